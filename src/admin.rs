@@ -30,7 +30,7 @@ mod smoke;
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -72,8 +72,12 @@ pub async fn serve(
 ) {
     match tokio::net::TcpListener::from_std(socket) {
         Ok(socket) => {
-            let shared = Arc::clone(observatory.controller().shared());
-            server::accept(socket, router(observatory), is_open, shared).await;
+            let (shared, tls) = {
+                let controller = observatory.controller();
+                (Arc::clone(controller.shared()), controller.admin_tls().cloned())
+            };
+            let router = router(observatory);
+            server::accept(socket, (router, tls), is_open, shared).await;
         }
         Err(error) => tracing::error!(%error, "the admin endpoint's socket is unusable"),
     }
@@ -109,11 +113,13 @@ async fn guard(
         method: request.method(),
         uri: request.uri(),
         headers: request.headers(),
+        subject: request.extensions().get::<server::Subject>().map(|server::Subject(s)| &**s),
     };
     let (by, is_known) = {
         let controller = observatory.controller();
-        let tokens = controller.tokens();
-        (auth::admit(&caller, tokens)?, !tokens.is_empty())
+        let known = auth::Known { tokens: controller.tokens(), certificates: controller.holders() };
+        let by = auth::admit(&caller, known, observatory.callers(), Instant::now())?;
+        (by, !known.is_empty())
     };
     request.extensions_mut().insert(extract::By(by));
     let mut response = next.run(request).await;

@@ -37,7 +37,7 @@ use crate::{
     store,
     takeover::{InheritedSockets, LetGo, Offer},
     telemetry::{access_log, log},
-    tls::{Clients, TlsError, open_clients},
+    tls::{Clients, HTTP_1_1, TlsError, TlsListener, open_clients},
 };
 
 /// Batches of samples that may wait for the collector: a second of them at 256,000 requests a second.
@@ -169,6 +169,9 @@ impl App {
         }
         let mut clients = Clients::default();
         let tls = open_clients(&config, &mut clients)?;
+        let admin_tls = config.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+        let admin_tls = admin_tls.map(|tls| TlsListener::open("admin", tls, &[HTTP_1_1]));
+        let admin_tls = admin_tls.transpose()?.map(Arc::new);
         let admin = config.admin.as_ref().map(|a| a.address).map(|address| {
             let socket = match found.claim(address) {
                 Some(socket) => admin::adopt(socket),
@@ -223,6 +226,7 @@ impl App {
             tls,
             registry,
             fences,
+            admin_tls,
             shared: Arc::clone(&shared),
             workers: commands.clone(),
             listeners: states,

@@ -28,6 +28,7 @@ mod say;
 mod smoke;
 mod status;
 mod table;
+mod token;
 mod weights;
 mod wrapped;
 
@@ -66,7 +67,8 @@ Signals of `run`:
 
 Environment:
   TIDEGATE_ADMIN        default of --admin
-  TIDEGATE_TOKEN_FILE   default of --token-file";
+  TIDEGATE_TOKEN_FILE   default of --token-file
+  TIDEGATE_CA, TIDEGATE_CERT, TIDEGATE_KEY   defaults of --ca, --cert and --key";
 
 /// A Layer-7 traffic-splitting reverse proxy.
 #[derive(Debug, Parser)]
@@ -119,6 +121,8 @@ enum Command {
     Judge(judge::JudgeArguments),
     /// The release journal: who changed what, when and why; and whether that is as it was written.
     Audit(audit::AuditArguments),
+    /// Make a token of the admin endpoint, or print the hash of one.
+    Token(token::TokenArguments),
     /// Copy the journal to a new file, also while a process writes it.
     Backup(backup::BackupArguments),
     /// Verify a backup of the journal, and put it into an empty folder.
@@ -161,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Audit(arguments) => audit::run(&arguments),
+        Command::Token(arguments) => token::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Backup(arguments) => backup::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Restore(arguments) => backup::put_back(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Completions(arguments) => {

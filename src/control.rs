@@ -2,6 +2,8 @@
 
 pub mod alerts;
 mod attend;
+mod authorizers;
+pub mod callers;
 pub mod carried;
 mod checkpoints;
 mod continuity;
@@ -16,7 +18,9 @@ pub mod fenced;
 pub mod fences;
 pub mod incidents;
 pub mod journaled;
+mod jwks;
 mod kept;
+mod key_files;
 pub mod pins;
 mod planned;
 mod probed;

@@ -32,6 +32,8 @@ const FRIENDS: &[(&str, &str)] = &[
     ("health", "tls"),
     // A probe opens its socket as a request does.
     ("health", "upstream"),
+    // What a token says is what routes and keys read.
+    ("policy", "routing"),
     // A snapshot holds live state of the registry.
     ("snapshot", "registry"),
     // `tidegate demo` is a command.

@@ -2,8 +2,12 @@
 
 pub mod access;
 pub mod class;
+pub mod external;
 pub mod fence;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 pub mod idempotency;
 pub mod rate;
 pub mod read_only;
 pub mod retry;
+pub mod token;

@@ -5,12 +5,14 @@
 //! per worker, on cache lines of its own, and only that worker writes it: plain relaxed stores, no
 //! read-modify-write. Readers sum over the workers.
 
+mod authorizers;
 mod cells;
 mod clock;
 mod counts;
 mod evidence;
 mod fence;
 mod hold;
+mod issuer_keys;
 mod kept_answer;
 mod key_log;
 mod keys;
@@ -33,11 +35,13 @@ use std::{
 };
 
 pub use self::{
+    authorizers::{AnswerKey, Asked, AuthorizerState},
     cells::{Counter, PerWorker, Sum},
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
     hold::{HeldWrite, HoldAdmission, HoldEvent, HoldState, HoldTurn},
+    issuer_keys::KeyStore,
     kept_answer::KeptAnswer,
     key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
     keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
@@ -52,7 +56,12 @@ pub use self::{
     },
 };
 pub use crate::policy::retry::{RetryReason, Withheld};
-use crate::{analysis::ENDPOINT_GROUPS, policy::rate::Rate, telemetry::seldom::Seldom};
+use crate::{
+    analysis::ENDPOINT_GROUPS,
+    config::schema::{Authorizer, Jwt, JwtAlgorithm},
+    policy::rate::Rate,
+    telemetry::seldom::Seldom,
+};
 
 /// All live state. Owned by the controller; workers reach it through the snapshot.
 ///
@@ -71,6 +80,8 @@ pub struct Registry {
     keys: States<(String, String), KeyTable>,
     key_log: OnceLock<KeyLog>,
     rates: States<(String, String, Rate, u32), RateTable>,
+    issuers: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
+    authorizers: States<(String, String), AuthorizerState>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
     amounts: States<(u32, String), AmountState>,
@@ -120,6 +131,8 @@ impl Registry {
             keys: States::new(),
             key_log: OnceLock::new(),
             rates: States::new(),
+            issuers: States::new(),
+            authorizers: States::new(),
             strata: States::new(),
             evidence: States::new(),
             amounts: States::new(),
@@ -235,6 +248,19 @@ impl Registry {
         self.rates.find(identity, || RateTable::new(rate, keys, fastrand::u64(..)))
     }
 
+    /// The keys of the issuer `name`, which come from where `jwt` says; created if unknown.
+    pub fn issuer_keys(&self, name: &str, jwt: &Jwt) -> Arc<KeyStore> {
+        let identity = (name.to_owned(), jwt.jwks.clone(), jwt.algorithms.clone());
+        self.issuers.find(identity, KeyStore::default)
+    }
+
+    /// The state of the authorizer `name` as it is `written`; created if unknown, as it is when it is written otherwise.
+    pub fn authorizer(&self, name: &str, written: &Authorizer) -> Arc<AuthorizerState> {
+        let most = written.cache.as_ref().map_or(1, |cache| cache.most);
+        let identity = (name.to_owned(), format!("{written:?}"));
+        self.authorizers.find(identity, || AuthorizerState::new(most))
+    }
+
     /// The state that the versions of `service` share over `route`, or over all routes without
     /// limits of their own; created if unknown.
     pub fn stratum(&self, service: &str, route: Option<&str>) -> Arc<StratumState> {
@@ -278,6 +304,8 @@ impl Registry {
         self.holds.take_unused();
         self.keys.take_unused();
         self.rates.take_unused();
+        self.issuers.take_unused();
+        self.authorizers.take_unused();
         self.strata.take_unused();
         self.evidence.take_unused();
         self.amounts.take_unused();

@@ -3,6 +3,7 @@
 //! Nothing here holds a socket, a clock or a log. The tables are built when a snapshot is compiled, and all
 //! workers read them concurrently.
 
+pub mod claims;
 pub mod cohort;
 pub mod matcher;
 pub mod path;
@@ -10,6 +11,7 @@ pub mod pin;
 pub mod split;
 pub mod table;
 
+pub use claims::Claims;
 pub use cohort::{Cohort, CohortKey};
 pub use matcher::{RequestView, Rule, header};
 pub use split::Split;

@@ -5,6 +5,7 @@
 //! of a snapshot is its *generation*; a larger one is newer.
 
 mod amounts;
+mod authorizer;
 mod comparison;
 mod decide;
 mod endpoints;
@@ -12,6 +13,7 @@ mod fence;
 mod forwarding;
 mod hold;
 mod idempotency;
+mod identity;
 mod pin;
 mod policies;
 mod retry;
@@ -28,6 +30,7 @@ use ipnet::IpNet;
 
 pub use self::{
     amounts::{Amount, AmountSource},
+    authorizer::Authorizer,
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
     decide::{AssignedBy, Decision, NoSmoke},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
@@ -35,6 +38,7 @@ pub use self::{
     forwarding::Forwarding,
     hold::{Hold, OnReadOnly},
     idempotency::Idempotency,
+    identity::{Identity, Issuer, Issuers},
     pin::PinPlan,
     policies::{RateLimit, RoutePolicies},
     retry::RetryPlan,
@@ -57,6 +61,12 @@ pub struct Snapshot {
     pub table: Arc<Table>,
     /// Routes, in the order of the file.
     pub routes: Arc<[Route]>,
+    /// The issuer whose claims are conditions of routes; `None` if no route has any.
+    pub routing_issuer: Option<Arc<Issuer>>,
+    /// Header fields that no client can send, since policies write them: in lower case, with `-` for what is no letter or digit.
+    pub reserved: Arc<[Box<str>]>,
+    /// Issuers of clients' tokens.
+    pub issuers: Arc<Issuers>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
     /// Limits on clients.
@@ -95,18 +105,26 @@ impl Snapshot {
                 }
             })
             .collect();
-        let (table, routes) = match previous {
-            Some(previous) => (Arc::clone(&previous.table), Arc::clone(&previous.routes)),
+        let (table, routes, issuers) = match previous {
+            Some(Self { table, routes, issuers, .. }) => {
+                (Arc::clone(table), Arc::clone(routes), Arc::clone(issuers))
+            }
             None => {
-                let compile = |route| Route::compile(route, config, &services, registry);
+                let issuers = Arc::new(Issuers::compile(config, registry));
+                let compile =
+                    |route| Route::compile(route, config, (&services, &issuers), registry);
                 let routes = config.routes.iter().filter_map(compile).collect();
-                (Arc::new(Table::new(config.routes.iter().map(|r| &r.matches))), routes)
+                let table = Table::new(config.routes.iter().map(|r| &r.matches));
+                (Arc::new(table), routes, issuers)
             }
         };
         Self {
             generation,
             table,
             routes,
+            routing_issuer: issuers.routing.clone(),
+            reserved: Arc::clone(&issuers.reserved),
+            issuers,
             services,
             limits: config.limits.clone(),
             forwarding: Forwarding::new(&config.forwarding),

@@ -53,9 +53,9 @@ pub(super) async fn audit(
     Extension(By(by)): Extension<By>,
     parameters: Parameters<AuditParameters>,
 ) -> Result<impl IntoResponse, Problem> {
-    if by.role == Role::Read.label() {
+    if by.role == Role::Viewer.label() {
         let detail = format!(
-            "the token `{}` may not read the journal: its role is `read`; it takes `auditor` or `operate`",
+            "`{}` may not read the journal: the role is `viewer`; it takes `auditor`, `approver` or `operator`",
             by.name
         );
         return Err(Problem::new(StatusCode::FORBIDDEN, detail));

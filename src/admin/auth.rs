@@ -1,24 +1,31 @@
 //! Who may call the admin API.
 //!
-//! With tokens, a caller must send one of them. Without tokens, callers must be on this host, by
+//! With tokens, a caller must send one of them; with certificates, connect with one. Without either, callers must be on this host, by
 //! the address of the connection; but a browser on this host runs pages from everywhere, so two
 //! attacks are prevented. A page may point a name of its own at 127.0.0.1 (DNS rebinding) and then
 //! read responses as its own: so the host of a request must be a loopback name or an address. And a
 //! page may send a request without reading the response (cross-site request forgery): so a change
 //! must not come from another origin. A page cannot know a token, so neither matters with tokens.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use axum::http::{
     HeaderMap, HeaderName, Method, StatusCode, Uri,
     header::{AUTHORIZATION, HOST, ORIGIN},
     uri::Authority,
 };
-use subtle::{Choice, ConstantTimeEq};
+use subtle::Choice;
 
 use super::Problem;
 use crate::{
-    config::{AdminToken, schema::Role},
+    config::{
+        AdminToken,
+        schema::{Holder, Role},
+    },
+    control::callers::{Callers, Refused},
     store::Actor,
 };
 
@@ -39,6 +46,8 @@ pub struct Caller<'a> {
     pub uri: &'a Uri,
     /// The request's header fields.
     pub headers: &'a HeaderMap,
+    /// The subject of the certificate that the connection has.
+    pub subject: Option<&'a str>,
 }
 
 impl Caller<'_> {
@@ -49,63 +58,183 @@ impl Caller<'_> {
     }
 }
 
-/// Returns who calls, or the problem if the call is rejected.
-pub fn admit(caller: &Caller<'_>, tokens: &[AdminToken]) -> Result<Actor, Problem> {
-    if !tokens.is_empty() {
-        let token = holder(caller.headers, &AUTHORIZATION, tokens).ok_or_else(|| {
-            let detail = "send a token of admin.tokens: `Authorization: Bearer TOKEN`";
-            Problem::new(StatusCode::UNAUTHORIZED, detail)
-        })?;
-        if token.role < Role::Operate && !caller.method.is_safe() {
-            let AdminToken { name, role, .. } = token;
-            let detail =
-                format!("the token `{name}` may only read: its role is `{}`", role.label());
-            return Err(Problem::new(StatusCode::FORBIDDEN, detail));
-        }
-        return Ok(caller.named(&token.name, token.role));
+/// Who may call.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// Holders of tokens.
+    pub tokens: &'a [AdminToken],
+    /// Holders of certificates.
+    pub certificates: &'a [Holder],
+}
+
+impl Known<'_> {
+    /// Whether nobody is known, so that all callers on this host may call.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.certificates.is_empty()
+    }
+}
+
+/// Why a call is refused: what is counted, and what the caller is told.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The reason.
+    pub refused: Refused,
+    /// The response.
+    pub problem: Problem,
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        refusal.problem
+    }
+}
+
+fn refuse(refused: Refused, status: StatusCode, detail: impl Into<String>) -> Refusal {
+    Refusal { refused, problem: Problem::new(status, detail) }
+}
+
+/// Returns who calls at `now`, or why the call is refused, which is noted among the `callers`.
+pub fn admit(
+    caller: &Caller<'_>,
+    known: Known<'_>,
+    callers: &Callers,
+    now: Instant,
+) -> Result<Actor, Refusal> {
+    decide(caller, known, callers, now).inspect_err(|Refusal { refused, problem }| {
+        callers.note(*refused, caller.peer.ip(), &problem.detail);
+    })
+}
+
+fn decide(
+    caller: &Caller<'_>,
+    known: Known<'_>,
+    callers: &Callers,
+    now: Instant,
+) -> Result<Actor, Refusal> {
+    if !known.is_empty() {
+        let (name, role) = holder(caller, known, callers, now)?;
+        may(caller, name, role)?;
+        return Ok(caller.named(name, role));
     }
     // A reload may take the tokens away while the socket stays bound beyond loopback.
     if !caller.peer.ip().to_canonical().is_loopback() {
         let detail = "there are no tokens, so only callers on this host are let in";
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+        return Err(refuse(Refused::Remote, StatusCode::FORBIDDEN, detail));
     }
     if !names_this_host(caller) {
         let detail = "the request names a host that is neither an address nor localhost; a page of \
                       another site may have sent it";
-        return Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).at("Host"));
+        let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, detail).at("Host");
+        return Err(Refusal { refused: Refused::Page, problem });
     }
     if !caller.method.is_safe() && !of_same_origin(caller.headers) {
         let detail = "a page of another origin sent this change; without tokens that is refused";
-        return Err(Problem::new(StatusCode::FORBIDDEN, detail).at("Origin"));
+        let problem = Problem::new(StatusCode::FORBIDDEN, detail).at("Origin");
+        return Err(Refusal { refused: Refused::Page, problem });
     }
-    Ok(caller.named(ANONYMOUS, Role::Operate))
+    Ok(caller.named(ANONYMOUS, Role::Operator))
+}
+
+/// The holder of the token that the caller sends, otherwise of the certificate that the connection has.
+fn holder<'a>(
+    caller: &Caller<'_>,
+    known: Known<'a>,
+    callers: &Callers,
+    now: Instant,
+) -> Result<(&'a str, Role), Refusal> {
+    if caller.headers.contains_key(AUTHORIZATION) {
+        let token =
+            tried(caller, &AUTHORIZATION, known.tokens, callers, now)?.ok_or_else(|| {
+                let detail =
+                    "the token is unknown; send one of admin.tokens: `Authorization: Bearer TOKEN`";
+                refuse(Refused::WrongToken, StatusCode::UNAUTHORIZED, detail)
+            })?;
+        return Ok((&token.name, token.role));
+    }
+    let held = |holder: &&Holder| Some(&*holder.subject) == caller.subject;
+    match known.certificates.iter().find(held) {
+        Some(holder) => Ok((&holder.name, holder.role)),
+        None => {
+            let detail = match known.tokens {
+                [] => "no certificate of admin.certificates; connect with one",
+                _ => "send a token of admin.tokens: `Authorization: Bearer TOKEN`",
+            };
+            Err(refuse(Refused::Unknown, StatusCode::UNAUTHORIZED, detail))
+        }
+    }
+}
+
+/// Whether a holder with `role` may make the call.
+fn may(caller: &Caller<'_>, name: &str, role: Role) -> Result<(), Refusal> {
+    let agrees = role == Role::Approver && caller.uri.path().ends_with("/rollout/approve");
+    if role == Role::Operator || caller.method.is_safe() || agrees {
+        return Ok(());
+    }
+    let only = if role == Role::Approver { "read and approve" } else { "only read" };
+    let detail = format!("`{name}` may {only}: the role is `{}`", role.label());
+    Err(refuse(Refused::Role, StatusCode::FORBIDDEN, detail))
 }
 
 /// The second person of a change, who sends a token beside the caller's; `None` if nobody does.
 ///
 /// # Errors
 ///
-/// If the token is unknown, or may not change anything.
-pub fn second(headers: &HeaderMap, tokens: &[AdminToken]) -> Result<Option<String>, Problem> {
-    if !headers.contains_key(&SECOND) {
+/// If the token is unknown, or does not allow to agree. That is noted among the `callers`.
+pub fn second(
+    caller: &Caller<'_>,
+    tokens: &[AdminToken],
+    callers: &Callers,
+    now: Instant,
+) -> Result<Option<String>, Problem> {
+    if !caller.headers.contains_key(&SECOND) {
         return Ok(None);
     }
-    match holder(headers, &SECOND, tokens) {
-        Some(token) if token.role == Role::Operate => Ok(Some(token.name.clone())),
-        Some(token) => {
-            let detail = format!("the second token `{}` may only read", token.name);
-            Err(Problem::new(StatusCode::FORBIDDEN, detail).at(SECOND.as_str()))
-        }
+    let refused = |detail: String| {
+        let problem = Problem::new(StatusCode::FORBIDDEN, detail).at(SECOND.as_str());
+        Refusal { refused: Refused::Second, problem }
+    };
+    let found = tried(caller, &SECOND, tokens, callers, now);
+    let agreed = found.and_then(|token| match token {
+        Some(token) if token.role >= Role::Approver => Ok(Some(token.name.clone())),
+        Some(token) => Err(refused(format!("the second token `{}` may only read", token.name))),
         None => {
             let detail = "the second person's token is unknown; send a token of admin.tokens: `Bearer TOKEN`";
-            Err(Problem::new(StatusCode::FORBIDDEN, detail).at(SECOND.as_str()))
+            Err(refused(detail.to_owned()))
         }
+    });
+    agreed.map_err(|Refusal { refused, problem }| {
+        callers.note(refused, caller.peer.ip(), &problem.detail);
+        problem
+    })
+}
+
+/// The token that the field `name` of the request contains, if the caller may try one.
+fn tried<'a>(
+    caller: &Caller<'_>,
+    name: &HeaderName,
+    tokens: &'a [AdminToken],
+    callers: &Callers,
+    now: Instant,
+) -> Result<Option<&'a AdminToken>, Refusal> {
+    let peer = caller.peer.ip();
+    if let Err(wait) = callers.may_try(peer, now) {
+        let seconds = wait.as_secs() + 1;
+        let detail = format!(
+            "too many wrong tokens came from this address; tokens from it are looked at again in {seconds} s"
+        );
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail);
+        return Err(Refusal { refused: Refused::Slowed, problem });
     }
+    let found = sent(caller.headers, name, tokens);
+    if found.is_some() {
+        callers.was_right(peer, now);
+    }
+    Ok(found)
 }
 
 /// The token that the field `name` of `headers` contains. Every token is compared, in a time that depends at most on the
-/// length of the secrets.
-fn holder<'a>(
+/// length of what was sent.
+fn sent<'a>(
     headers: &HeaderMap,
     name: &HeaderName,
     tokens: &'a [AdminToken],
@@ -117,8 +246,7 @@ fn holder<'a>(
         return None;
     }
     let sent = sent.trim().as_bytes();
-    let matches = |token: &AdminToken| -> Choice { token.secret.as_bytes().ct_eq(sent) };
-    let all: Vec<Choice> = tokens.iter().map(matches).collect();
+    let all: Vec<Choice> = tokens.iter().map(|token| token.hash.is_of(sent)).collect();
     let found = all.into_iter().position(bool::from)?;
     Some(&tokens[found])
 }
@@ -144,14 +272,18 @@ fn is_this_host(host: &str) -> bool {
 fn of_same_origin(headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(|value| value.as_bytes());
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let own = format!("http://{host}");
+    let own = |scheme: &str| format!("{scheme}://{host}");
+    let own = [own("http"), own("https")];
     matches!(site, None | Some(b"same-origin" | b"none"))
-        && headers.get_all(ORIGIN).iter().all(|o| o.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
+        && headers.get_all(ORIGIN).iter().all(|origin| {
+            own.iter().any(|own| origin.as_bytes().eq_ignore_ascii_case(own.as_bytes()))
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::TokenHash;
 
     fn call(method: Method, fields: &[(&'static str, &str)], tokens: &[AdminToken]) -> Answer {
         let mut headers = HeaderMap::new();
@@ -160,9 +292,13 @@ mod tests {
         }
         let peer = ([127, 0, 0, 1], 40_000).into();
         let uri = Uri::from_static("/v1/status");
-        let caller = Caller { peer, method: &method, uri: &uri, headers: &headers };
-        let admitted = admit(&caller, tokens).map(|actor| actor.name);
-        admitted.map_err(|problem| problem.status.as_u16())
+        let caller = Caller { peer, method: &method, uri: &uri, headers: &headers, subject: None };
+        asked(&caller, Known { tokens, certificates: &[] })
+    }
+
+    fn asked(caller: &Caller<'_>, known: Known<'_>) -> Answer {
+        let admitted = admit(caller, known, &Callers::default(), Instant::now());
+        admitted.map(|actor| actor.name).map_err(|refusal| refusal.problem.status.as_u16())
     }
 
     type Answer = Result<String, u16>;
@@ -170,11 +306,15 @@ mod tests {
     fn tokens() -> Vec<AdminToken> {
         let token = |name: &str, secret: &str| AdminToken {
             name: name.to_owned(),
-            secret: secret.to_owned(),
-            role: if name == "eyes" { Role::Read } else { Role::Operate },
+            hash: TokenHash::of(secret).unwrap(),
+            role: match name {
+                "eyes" => Role::Viewer,
+                "boss" => Role::Approver,
+                _ => Role::Operator,
+            },
         };
         let (ci, ops) = (token("ci", "0123456789abcdef"), token("ops", "fedcba9876543210"));
-        vec![ci, ops, token("eyes", "eyes-eyes-eyes-eyes")]
+        vec![ci, ops, token("eyes", "eyes-eyes-eyes-eyes"), token("boss", "boss-boss-boss-boss")]
     }
 
     #[test]
@@ -202,6 +342,85 @@ mod tests {
         ] {
             assert_eq!(call(method.clone(), &eyes, &tokens()), expected, "{method}");
         }
+    }
+
+    #[test]
+    fn an_approver_agrees_and_begins_nothing() {
+        let tokens = tokens();
+        let known = Known { tokens: &tokens, certificates: &[] };
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, "Bearer boss-boss-boss-boss".parse().unwrap());
+        headers.insert(SECOND, "Bearer boss-boss-boss-boss".parse().unwrap());
+        for (method, path, allowed) in [
+            (Method::GET, "/v1/status", true),
+            (Method::POST, "/v1/services/a/rollout/approve", true),
+            (Method::POST, "/v1/services/a/rollout/promote", false),
+            (Method::POST, "/v1/services/a/rollout", false),
+            (Method::PUT, "/v1/services/a/weights", false),
+            (Method::POST, "/v1/services/approve/eject", false),
+        ] {
+            let (peer, uri) = (([127, 0, 0, 1], 1).into(), Uri::from_static(path));
+            let caller =
+                Caller { peer, method: &method, uri: &uri, headers: &headers, subject: None };
+            assert_eq!(asked(&caller, known).is_ok(), allowed, "{method} {path}");
+            let agreed = second(&caller, &tokens, &Callers::default(), Instant::now());
+            assert_eq!(agreed.unwrap().as_deref(), Some("boss"));
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_its_holder_unless_a_token_is_sent() {
+        let tokens = tokens();
+        let holder = Holder {
+            name: "ci-cert".to_owned(),
+            subject: "CN=ci,O=Example".to_owned(),
+            role: Role::Viewer,
+        };
+        let known = Known { tokens: &tokens, certificates: &[holder] };
+        let call = |subject, token: Option<&str>, method: Method| {
+            let mut headers = HeaderMap::new();
+            token.map(|token| headers.insert(AUTHORIZATION, token.parse().unwrap()));
+            let (peer, uri) = (([192, 0, 2, 1], 1).into(), Uri::from_static("/v1/status"));
+            asked(&Caller { peer, method: &method, uri: &uri, headers: &headers, subject }, known)
+        };
+        let own = Some("CN=ci,O=Example");
+        assert_eq!(call(own, None, Method::GET).unwrap(), "ci-cert");
+        assert_eq!(call(own, None, Method::PUT), Err(403));
+        assert_eq!(call(own, Some("Bearer fedcba9876543210"), Method::PUT).unwrap(), "ops");
+        assert_eq!(call(own, Some("Bearer wrong-wrong-wrong"), Method::GET), Err(401));
+        for other in
+            [None, Some(""), Some("CN=ci"), Some("CN=ci,O=Example,C=DE"), Some("cn=ci,o=example")]
+        {
+            assert_eq!(call(other, None, Method::GET), Err(401), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn wrong_tokens_are_slowed_and_a_right_one_from_elsewhere_is_not() {
+        let (tokens, callers, now) = (tokens(), Callers::default(), Instant::now());
+        let known = Known { tokens: &tokens, certificates: &[] };
+        let call = |peer: [u8; 4], token: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+            let (method, uri) = (Method::GET, Uri::from_static("/v1/status"));
+            let peer = (peer, 1).into();
+            let caller =
+                Caller { peer, method: &method, uri: &uri, headers: &headers, subject: None };
+            let admitted = admit(&caller, known, &callers, now);
+            admitted.map(|_| 200).unwrap_or_else(|refusal| refusal.problem.status.as_u16())
+        };
+        let statuses: Vec<u16> =
+            (0..100).map(|n| call([192, 0, 2, 1], &format!("guess-{n:016}"))).collect();
+        assert!(
+            statuses[..10].iter().all(|s| *s == 401) && statuses[10..].iter().all(|s| *s == 429)
+        );
+        assert_eq!(call([192, 0, 2, 1], "fedcba9876543210"), 429, "not looked at");
+        assert_eq!(call([192, 0, 2, 2], "fedcba9876543210"), 200);
+        let counts = callers.counts();
+        assert!(
+            counts.contains(&("wrong_token", 10)) && counts.contains(&("slowed", 91)),
+            "{counts:?}"
+        );
     }
 
     #[test]
@@ -254,8 +473,9 @@ mod tests {
         let uri = Uri::from_static("/v1/status");
         let status = |peer: &str| {
             let peer = peer.parse().unwrap();
-            let caller = Caller { peer, method: &Method::GET, uri: &uri, headers: &headers };
-            admit(&caller, &[]).map_err(|problem| problem.status.as_u16())
+            let (method, subject) = (&Method::GET, None);
+            let caller = Caller { peer, method, uri: &uri, headers: &headers, subject };
+            asked(&caller, Known { tokens: &[], certificates: &[] })
         };
         assert_eq!(status("10.0.0.7:40000"), Err(403));
         assert!(status("[::1]:40000").is_ok() && status("[::ffff:127.0.0.1]:40000").is_ok());

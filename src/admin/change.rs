@@ -1,15 +1,17 @@
 //! Reads what every change on request has: one head, one body, one query.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, net::SocketAddr, time::Instant};
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Query, Request},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, Query, Request},
     http::StatusCode,
 };
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
-    Problem, auth, body,
+    Problem,
+    auth::{self, Caller},
+    body,
     extract::{By, Parameters},
     model::{ChangeBody, Said},
 };
@@ -54,7 +56,17 @@ impl<T: DeserializeOwned + Send, Q: IsDryRun> FromRequest<ControlPlane> for Chan
         check(&said)?;
         let Said { reason, ticket, impact } = said;
         let By(by) = parts.extensions.remove().ok_or_else(nobody)?;
-        let second = auth::second(&parts.headers, plane.controller().tokens())?;
+        let ConnectInfo(peer) =
+            *parts.extensions.get::<ConnectInfo<SocketAddr>>().ok_or_else(nobody)?;
+        let caller = Caller {
+            peer,
+            method: &parts.method,
+            uri: &parts.uri,
+            headers: &parts.headers,
+            subject: None,
+        };
+        let (callers, now) = (plane.callers(), Instant::now());
+        let second = auth::second(&caller, plane.controller().tokens(), callers, now)?;
         let second = second.filter(|second| *second != by.name);
         let (reason, dry_run) = (reason.unwrap_or_default(), parameters.is_dry_run());
         let head = ChangeHead { by, second, reason, ticket, impact, if_generation, dry_run };

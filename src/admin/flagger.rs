@@ -5,7 +5,11 @@
 //! ([webhooks](https://docs.flagger.app/usage/webhooks)). It cannot send header fields, so a token may be in
 //! `metadata`.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -13,7 +17,7 @@ use axum::{
     error_handling::HandleErrorLayer,
     extract::{ConnectInfo, Path, State},
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode, Uri,
+        Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri,
         header::{AUTHORIZATION, CACHE_CONTROL},
     },
     response::IntoResponse,
@@ -22,7 +26,7 @@ use axum::{
 use serde::Deserialize;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
-use super::{Problem, auth, body, bounds};
+use super::{Problem, auth, body, bounds, server::Subject};
 use crate::{
     analysis::Answer,
     control::{Controller, controller::GateReport, tasks::ControlPlane},
@@ -69,13 +73,16 @@ pub(super) fn hooks(plane: ControlPlane) -> Router {
 
 async fn hook(
     State(plane): State<ControlPlane>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    extensions: Extensions,
     Path((service, kind)): Path<(String, String)>,
     method: Method,
     uri: Uri,
     mut headers: HeaderMap,
     body: Body,
 ) -> Result<impl IntoResponse, Problem> {
+    let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
+    let peer = peer
+        .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who calls"))?;
     let call: Call = body::json(&headers, body).await?;
     if let Some(token) = call.metadata.get("token") {
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
@@ -87,9 +94,12 @@ async fn hook(
     let controller = plane.controller();
     let tokens = controller.tokens();
     // No call changes anything, so any role may make it.
-    let method = if tokens.is_empty() { method } else { Method::GET };
-    auth::admit(&auth::Caller { peer, method: &method, uri: &uri, headers: &headers }, tokens)
-        .map_err(|problem| how_to_be_let_in(problem, call.metadata.contains_key("token")))?;
+    let known = auth::Known { tokens, certificates: controller.holders() };
+    let method = if known.is_empty() { method } else { Method::GET };
+    let subject = extensions.get::<Subject>().map(|Subject(subject)| &**subject);
+    let caller = auth::Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
+    auth::admit(&caller, known, plane.callers(), Instant::now())
+        .map_err(|refusal| how_to_be_let_in(refusal.into(), call.metadata.contains_key("token")))?;
     let (status, text) = answer(&controller, &service, &kind, &call)?;
     Ok((status, [(CACHE_CONTROL, "no-store")], text))
 }
@@ -104,7 +114,7 @@ fn how_to_be_let_in(problem: Problem, has_token: bool) -> Problem {
         false => "this webhook has no token, and `admin.tokens` asks for one",
     };
     let detail = format!(
-        "{what}; write a token of `admin.tokens`, whose role may be `read`, into the webhook of the Canary: \
+        "{what}; write a token of `admin.tokens`, whose role may be `viewer`, into the webhook of the Canary: \
          `metadata: {{ token: TOKEN }}`"
     );
     Problem::new(StatusCode::UNAUTHORIZED, detail).at("metadata.token")

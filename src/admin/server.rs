@@ -20,7 +20,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     select,
     sync::{oneshot, watch},
@@ -30,7 +32,10 @@ use tokio::{
 use tower::Service;
 
 use super::connections::{Busy, Connections, Place};
-use crate::proxy::{Shared, accept_next};
+use crate::{
+    proxy::{Shared, accept_next},
+    tls::{self, TlsListener},
+};
 
 /// Longest time until a head is complete, and so the longest pause between two requests. Scrapers
 /// come every 15 s or more rarely and open new connections.
@@ -50,11 +55,15 @@ const GRACE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known;
 
+/// The subject of the verified certificate that the connection of a request has.
+#[derive(Debug, Clone)]
+pub(super) struct Subject(pub(super) Arc<str>);
+
 /// Accepts connections while `is_open`. When that becomes false, connections end after their
 /// response, so that their clients connect to the process that has taken over.
 pub(super) async fn accept(
     socket: TcpListener,
-    router: Router,
+    (router, tls): (Router, Option<Arc<TlsListener>>),
     mut is_open: watch::Receiver<bool>,
     shared: Arc<Shared>,
 ) {
@@ -65,7 +74,8 @@ pub(super) async fn accept(
         // A connection without a place is closed at once; in the queue it would delay others.
         let Some((place, leaves)) = connections.enter(peer.ip()) else { continue };
         let (router, is_open) = (router.clone(), is_open.clone());
-        tokio::spawn(serve(stream, peer, router, is_open, place, leaves));
+        let tls = tls.as_ref().map(|tls| tls.config());
+        tokio::spawn(serve((stream, peer), tls, router, is_open, place, leaves));
         // Reads a request that arrived with its connection before others can push the connection
         // out.
         yield_now().await;
@@ -73,18 +83,43 @@ pub(super) async fn accept(
 }
 
 async fn serve(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer): (TcpStream, SocketAddr),
+    tls: Option<Arc<ServerConfig>>,
+    router: Router,
+    is_open: watch::Receiver<bool>,
+    place: Arc<Place>,
+    mut leaves: oneshot::Receiver<()>,
+) {
+    // Responses are written as a whole, so delaying their last segment gains nothing.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return converse(stream, (peer, None), router, is_open, place, leaves).await;
+    };
+    let encrypted = select! {
+        encrypted = tls::server::accept(tls, stream, HEAD_TIMEOUT) => encrypted,
+        _ = &mut leaves => return,
+    };
+    // Whoever fails here sees it.
+    let Ok(encrypted) = encrypted else { return };
+    let subject = tls::server::client_subject(encrypted.get_ref().1);
+    converse(encrypted, (peer, subject), router, is_open, place, leaves).await;
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    (peer, subject): (SocketAddr, Option<String>),
     router: Router,
     mut is_open: watch::Receiver<bool>,
     place: Arc<Place>,
     leaves: oneshot::Receiver<()>,
 ) {
-    // Responses are written as a whole, so delaying their last segment gains nothing.
-    let _ = stream.set_nodelay(true);
+    let subject = subject.map(|subject| Subject(subject.into()));
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = place.begin();
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(subject) = &subject {
+            request.extensions_mut().insert(subject.clone());
+        }
         // A router is always ready.
         let answer = router.clone().call(request);
         let place = Arc::clone(&place);

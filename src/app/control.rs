@@ -91,6 +91,8 @@ fn service(
     run.task("alert", ControlPlane::alert);
     run.task("plans", ControlPlane::follow_plans);
     run.task("announce", ControlPlane::announce);
+    run.task("keys", ControlPlane::fetch_keys);
+    run.task("authorizers", ControlPlane::open_authorizers);
     run.task("rollout", ControlPlane::roll_out);
     run.task("history", ControlPlane::keep_history);
     run.task("incidents", ControlPlane::report_incidents);

@@ -141,6 +141,7 @@ impl Turns {
         let _turn = self.take();
         let certificates = self.observatory.controller().certificates();
         let faults = certificates.refresh_listeners();
+        certificates.refresh_keys();
         let opened = certificates.open_clients();
         if !self.stopped.load(Relaxed) {
             let mut controller = self.observatory.controller();

@@ -1,8 +1,7 @@
 //! Client of a running instance's admin endpoint: one connection per request.
-//!
-//! Plain HTTP only, as the endpoint: it is on loopback or in a network of operators.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,8 +20,12 @@ use tokio::{
 use super::failure::{Exit, Failure};
 use crate::{
     admin::{auth::SECOND, problem::Document},
-    config::problem::escaped,
+    config::{
+        problem::escaped,
+        schema::{ClientIdentity, VersionTls},
+    },
     http_client::{self, why},
+    tls::{self, HTTP_1_1},
 };
 
 /// Longest wait for a response: longer than the endpoint's own timeout.
@@ -43,12 +46,34 @@ pub(super) struct ClientArguments {
         value_name = "URL",
         env = "TIDEGATE_ADMIN",
         default_value = "http://127.0.0.1:9090",
-        value_parser = authority
+        value_parser = endpoint
     )]
-    admin: Authority,
+    admin: Endpoint,
     /// File with the token, if the admin endpoint requires one.
     #[arg(long, value_name = "FILE", env = "TIDEGATE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
+    /// PEM file of the authorities that sign the certificate of an https endpoint. Default: those of the system.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CA")]
+    ca: Option<PathBuf>,
+    /// PEM file of a certificate to show to an https endpoint.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CERT", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file of the private key of that certificate.
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_KEY", requires = "cert")]
+    key: Option<PathBuf>,
+}
+
+/// Where an admin endpoint is.
+#[derive(Debug, Clone)]
+struct Endpoint {
+    is_encrypted: bool,
+    authority: Authority,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.authority.fmt(f)
+    }
 }
 
 /// A request to the admin endpoint.
@@ -88,7 +113,7 @@ impl Call {
 impl ClientArguments {
     /// The endpoint's host and port.
     pub(super) fn authority(&self) -> &Authority {
-        &self.admin
+        &self.admin.authority
     }
 
     /// Makes `call` and returns the JSON of the response.
@@ -188,8 +213,11 @@ impl ClientArguments {
     }
 
     fn request(&self, call: Call, accepts: &str) -> Result<RequestBuilder, Failure> {
-        let client = http_client::client(None).map_err(|error| Failure::new(Exit::Fault, error))?;
-        let url = format!("http://{}{}", self.admin, call.target);
+        let tls = self.tls()?;
+        let client = http_client::client(tls.as_ref());
+        let client = client.map_err(|error| Failure::new(Exit::Fault, error))?;
+        let scheme = if self.admin.is_encrypted { "https" } else { "http" };
+        let url = format!("{scheme}://{}{}", self.admin, call.target);
         let mut request = client.request(call.method, url).header(ACCEPT, accepts);
         if let Some(file) = &self.token_file {
             request = request.header(AUTHORIZATION, bearer(file)?);
@@ -204,6 +232,30 @@ impl ClientArguments {
             Some(body) => request.header(CONTENT_TYPE, "application/json").body(body),
             None => request,
         })
+    }
+}
+
+impl ClientArguments {
+    /// The settings of TLS, if the endpoint is encrypted.
+    fn tls(&self) -> Result<Option<tls::Client>, Failure> {
+        if !self.admin.is_encrypted {
+            let unused = [(&self.ca, "--ca"), (&self.cert, "--cert")];
+            return match unused.into_iter().find(|(file, _)| file.is_some()) {
+                Some((_, name)) => {
+                    let message = format!(
+                        "`{name}` is not used by http://; write --admin https://{}",
+                        self.admin
+                    );
+                    Err(Failure::new(Exit::Arguments, message))
+                }
+                None => Ok(None),
+            };
+        }
+        let client = self.cert.clone().zip(self.key.clone());
+        let client = client.map(|(cert, key)| ClientIdentity { cert, key });
+        let tls = VersionTls { ca: self.ca.clone(), client, ..VersionTls::default() };
+        let opened = tls::Client::open(&tls, &[HTTP_1_1]);
+        opened.map(Some).map_err(|error| Failure::new(Exit::File, error))
     }
 }
 
@@ -227,17 +279,22 @@ fn no_answer() -> String {
     format!("no answer in {} s", PATIENCE.as_secs())
 }
 
-/// Parses the URL of an admin endpoint to host and port.
-fn authority(url: &str) -> Result<Authority, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{error}; write http://HOST:PORT"))?;
+/// Parses the URL of an admin endpoint.
+fn endpoint(url: &str) -> Result<Endpoint, String> {
+    const FORMS: &str = "write http://HOST:PORT or https://HOST:PORT";
+    let uri: Uri = url.parse().map_err(|error| format!("{error}; {FORMS}"))?;
     let parts = uri.into_parts();
-    let scheme = parts.scheme.as_ref().map(|scheme| scheme.as_str());
+    let is_encrypted = match parts.scheme.as_ref().map(|scheme| scheme.as_str()) {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(format!("{FORMS}, without a path")),
+    };
     let bare = parts.path_and_query.is_none_or(|path| path == "/");
     match parts.authority {
-        Some(authority) if scheme == Some("http") && bare && !authority.as_str().contains('@') => {
-            Ok(authority)
+        Some(authority) if bare && !authority.as_str().contains('@') => {
+            Ok(Endpoint { is_encrypted, authority })
         }
-        _ => Err("write http://HOST:PORT, without a path".to_owned()),
+        _ => Err(format!("{FORMS}, without a path")),
     }
 }
 
@@ -290,17 +347,19 @@ mod tests {
 
     #[test]
     fn a_url_is_host_and_port() {
-        assert_eq!(authority("http://127.0.0.1:9090").unwrap(), "127.0.0.1:9090");
-        assert_eq!(authority("http://[::1]:9090/").unwrap().host(), "[::1]");
+        let read =
+            |url| endpoint(url).map(|endpoint| (endpoint.is_encrypted, endpoint.to_string()));
+        assert_eq!(read("http://127.0.0.1:9090"), Ok((false, "127.0.0.1:9090".to_owned())));
+        assert_eq!(read("https://[::1]:9090/"), Ok((true, "[::1]:9090".to_owned())));
         for wrong in [
             "127.0.0.1:9090",
-            "https://edge:9090",
+            "ftp://edge:9090",
             "http://edge/v1",
             "http://a:b@edge",
             "",
             "http://",
         ] {
-            assert!(authority(wrong).is_err(), "{wrong}");
+            assert!(endpoint(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -4,12 +4,15 @@
 //! do what was intended is an error; one that is rarely intended is allowed, and a warning of the
 //! command `check` (`warn`).
 
+mod admin;
 mod alerts;
 mod amounts;
+mod authorizer;
 mod comparison;
 mod fence;
 mod health;
 mod idempotency;
+mod jwt;
 mod limit;
 mod matching;
 mod pin;
@@ -125,6 +128,8 @@ pub fn check(config: &Config) -> Vec<Finding> {
     for (name, value) in &config.services {
         service::check(name, value, config, &mut found);
     }
+    jwt::check(config, &mut found);
+    authorizer::check(config, &mut found);
     plans::check(config, &mut found);
     smoke::check(config, &mut found);
     windows::check(config, &mut found);
@@ -190,17 +195,19 @@ fn admin(admin: &Admin, config: &Config, path: &FieldPath, found: &mut Vec<Findi
         let message = format!("taken by `{other}` already; write another port");
         found.push(Finding::new(address.clone(), message).and(other));
     }
-    if !admin.address.ip().to_canonical().is_loopback() && admin.tokens.is_empty() {
+    let has_holders = !admin.tokens.is_empty() || !admin.certificates.is_empty();
+    if !admin.address.ip().to_canonical().is_loopback() && !has_holders {
         let message = "reachable from other hosts without a token; write admin.tokens, or an \
                        address of this host only, such as 127.0.0.1:9090";
         found.push(Finding::new(address, message).and(path.key("tokens")));
     }
+    admin::encryption(admin, path, found);
     for (index, token) in admin.tokens.iter().enumerate() {
         let path = path.key("tokens").index(index);
         if let Err(message) = label(&token.name, "") {
             found.push(Finding::new(path.key("name"), message));
         }
-        file_name(&token.file.to_string_lossy(), path.key("file"), found);
+        admin::token(token, &path, found);
         if admin.tokens[..index].iter().any(|other| other.name == token.name) {
             let message =
                 format!("`{}` names another token already; give each its own name", token.name);

@@ -202,7 +202,7 @@ admin: { address: 127.0.0.1:80a, tokens: { name: ci } }
 ",
             "\
 1:10: workers: the text `many` stands here; write a whole number from 1 to 1024
-2:1: listne: unknown field `listne`; did you mean `listen`? known fields: workers, listen, trusted_proxies, admin, state, services, routes, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover, plans, smoke, windows, notices, announcements, read_only
+2:1: listne: unknown field `listne`; did you mean `listen`? known fields: workers, listen, trusted_proxies, admin, state, services, routes, jwt, authorizers, limits, forwarding, access_log, log, resolver, shutdown, alerts, takeover, plans, smoke, windows, notices, announcements, read_only
 4:14: listen[0].address: `localhost` is not an address with a port; write it in digits, such as 127.0.0.1:8080 or [::1]:8080
 5:5: listen[1].address: missing; add `address: 127.0.0.1:8080`
 5:7: listen[1].port: unknown field `port`; known fields: address, tls, proxy_protocol
@@ -260,7 +260,7 @@ routes:
   - service: game-api                  # everything else
 ",
             "\
-26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, limit, retry, idempotency, read_only, notices",
+26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, auth, limit, retry, idempotency, read_only, notices",
         );
     }
 
@@ -316,7 +316,7 @@ routes: [ { service: a, match: { pth: /x } }, { service: a } ]
 2:63: services.a.versions.v1.endpoints[0]: `x` is not an endpoint; write address and port, such as 127.0.0.1:9001, [::1]:9001 or game.internal:9001
 2:74: services.a.versions.v2: the number `3` stands here; write a map of fields
 2:101: services.a.weights.v2: the text `z` stands here; write a number
-3:34: routes[0].match.pth: unknown field `pth`; did you mean `path`? known fields: host, path, methods, headers, query",
+3:34: routes[0].match.pth: unknown field `pth`; did you mean `path`? known fields: host, path, methods, headers, query, claims",
         );
     }
 

@@ -23,9 +23,12 @@ pub struct NamedFile {
 /// The files that `config` names for TLS and for alert receivers, with their fields.
 pub(super) fn named_files(config: &Config) -> Vec<(FieldPath, &Path)> {
     let (root, mut files) = (FieldPath::default(), Vec::new());
-    for (index, listen) in config.listen.iter().enumerate() {
-        let Some(tls) = &listen.tls else { continue };
-        let path = root.key("listen").index(index).key("tls");
+    let listeners = config.listen.iter().enumerate();
+    let listeners = listeners.map(|(index, l)| (root.key("listen").index(index), &l.tls));
+    let admin = config.admin.iter().map(|admin| (root.key("admin"), &admin.tls));
+    for (path, tls) in listeners.chain(admin) {
+        let Some(tls) = tls else { continue };
+        let path = path.key("tls");
         for (index, one) in tls.certificates.iter().enumerate() {
             let path = path.key("certificates").index(index);
             files.push((path.key("cert"), &*one.cert));
@@ -45,6 +48,14 @@ pub(super) fn named_files(config: &Config) -> Vec<(FieldPath, &Path)> {
                 files.push((path.key("key"), &*client.key));
             }
         }
+    }
+    for (name, jwt) in &config.jwt {
+        let path = root.key("jwt").key(name);
+        files.extend(jwt.ca.iter().map(|ca| (path.key("ca"), &**ca)));
+    }
+    for (name, authorizer) in &config.authorizers {
+        let path = root.key("authorizers").key(name);
+        files.extend(authorizer.ca.iter().map(|ca| (path.key("ca"), &**ca)));
     }
     let alerts = config.alerts.iter().flat_map(|a| a.webhooks.iter().enumerate());
     let alerts = alerts.map(|webhook| ("alerts", webhook));

@@ -68,6 +68,8 @@ pub enum KeySource {
     Query(String),
     /// `path:NAME`, a parameter of the route's path.
     Path(String),
+    /// `claim:NAME`, a claim of the client's token.
+    Claim(String),
     /// `client-ip`.
     ClientIp,
 }
@@ -218,17 +220,21 @@ impl FromStr for KeySource {
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || {
             format!(
-                "`{text}` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip"
+                "`{text}` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip"
             )
         };
         if text == "client-ip" {
             return Ok(Self::ClientIp);
         }
         let (kind, name) = text.split_once(':').ok_or_else(fault)?;
-        if name.is_empty() || !name.bytes().all(is_token_byte) {
+        let is_claim = kind == "claim";
+        if name.is_empty()
+            || !name.bytes().all(|b| is_token_byte(b) || is_claim && is_claim_byte(b))
+        {
             return Err(fault());
         }
         match kind {
+            "claim" => Ok(Self::Claim(name.to_owned())),
             "header" => Ok(Self::Header(name.to_ascii_lowercase())),
             "cookie" => Ok(Self::Cookie(name.to_owned())),
             "query" => Ok(Self::Query(name.to_owned())),
@@ -245,6 +251,7 @@ impl fmt::Display for KeySource {
             Self::Cookie(name) => write!(f, "cookie:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Path(name) => write!(f, "path:{name}"),
+            Self::Claim(name) => write!(f, "claim:{name}"),
             Self::ClientIp => f.write_str("client-ip"),
         }
     }
@@ -253,6 +260,12 @@ impl fmt::Display for KeySource {
 /// Whether `byte` may stand in a token (RFC 9110 section 5.6.2).
 pub fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Whether `byte` may stand in the name of a claim, beside the bytes of a token: names may be URLs, and `/a/b` is the member `b` of the
+/// claim `a`.
+pub fn is_claim_byte(byte: u8) -> bool {
+    byte == b'/' || byte == b':' || is_token_byte(byte)
 }
 
 /// `name` without a trailing dot, as in certificates.
@@ -310,6 +323,6 @@ as_text! {
         r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):[0-9]{1,5}$";
     EndpointHost: "A name or an address: game.internal, 127.0.0.1, ::1.",
         r"^[0-9A-Fa-f:.]+$|^[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$";
-    KeySource: "Where a player's key is found: header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip.",
-        r"^(client-ip|(header|cookie|query|path):[!#$%&'*+.^_`|~0-9A-Za-z-]+)$";
+    KeySource: "Where a player's key is found: header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip.",
+        r"^(client-ip|(header|cookie|query|path):[!#$%&'*+.^_`|~0-9A-Za-z-]+|claim:[!#$%&'*+./:^_`|~0-9A-Za-z-]+)$";
 }

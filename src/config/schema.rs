@@ -8,6 +8,7 @@ mod access;
 mod admin;
 mod alerts;
 mod amount;
+mod authorizer;
 mod cohort;
 mod eject;
 mod fence;
@@ -15,6 +16,7 @@ mod files;
 mod health;
 mod hold;
 mod idempotency;
+mod jwt;
 mod limit;
 mod limits;
 mod listen;
@@ -43,15 +45,17 @@ use super::{address, pattern::NAME};
 
 pub use self::{
     access::Access,
-    admin::{Admin, Role, Token},
+    admin::{Admin, Holder, Role, Token},
     alerts::{Alerts, Webhook},
     amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS},
+    authorizer::{Authorizer, AuthorizerCache, OnFailure},
     cohort::{Cohort, OnEject, Rule, RuleMatch},
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},
     hold::{Hold, OnReadOnly},
     idempotency::{ErrorAnswers, Idempotency, Unsure},
+    jwt::{Auth, Jwt, JwtAlgorithm},
     limit::{Limit, RateLimit},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
@@ -122,6 +126,14 @@ pub struct Config {
     /// Routes, at least one. Their order does not matter: the most specific match wins.
     #[schemars(length(min = 1))]
     pub routes: Vec<Route>,
+    /// Issuers of clients' tokens by name, for `auth` of routes. Default: none.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(extend("propertyNames" = { "pattern": NAME }))]
+    pub jwt: IndexMap<String, Jwt>,
+    /// Services that are asked whether requests may go on, by name, for `auth` of routes. Default: none.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    #[schemars(extend("propertyNames" = { "pattern": NAME }))]
+    pub authorizers: IndexMap<String, Authorizer>,
     /// Bounds on what clients may send and hold.
     #[serde(default)]
     pub limits: Limits,

@@ -85,13 +85,13 @@ use super::{
 };
 use crate::{
     analysis::Record,
-    config::{AdminToken, Config, Loaded},
+    config::{AdminToken, Config, Loaded, schema::Holder},
     health::resolve::Lookups,
     proxy::{Command, ListenerState, Shared},
     registry::Registry,
     snapshot::{Resolved, Snapshot},
     telemetry::{access_log, log},
-    tls::{Clients, TlsClients},
+    tls::{Clients, TlsClients, TlsListener},
 };
 
 /// The only writer of snapshots.
@@ -112,6 +112,8 @@ pub struct Controller {
     /// follow endpoints, names and certificates.
     decided: u64,
     tokens: Vec<AdminToken>,
+    /// TLS of the admin endpoint, if it is encrypted.
+    admin_tls: Option<Arc<TlsListener>>,
     /// The file that a reload reads; `None` if the configuration did not come from a file.
     file: Option<PathBuf>,
     clients: Clients,
@@ -201,6 +203,8 @@ pub struct Start {
     pub shared: Arc<Shared>,
     /// Running workers.
     pub workers: Vec<UnboundedSender<Command>>,
+    /// TLS of the admin endpoint, if it is encrypted.
+    pub admin_tls: Option<Arc<TlsListener>>,
     /// Bound listening sockets.
     pub listeners: Vec<Arc<ListenerState>>,
 }
@@ -217,6 +221,7 @@ impl Controller {
             hash: start.loaded.hash,
             decided: start.shared.snapshot.load().generation,
             tokens: start.loaded.tokens,
+            admin_tls: start.admin_tls,
             file: start.file,
             state: ControlState::at(start.shared.snapshot.load().generation)
                 .after(Change::WritesMoved(start.fences)),
@@ -278,6 +283,16 @@ impl Controller {
     /// Tokens that may call the admin API; without any, every caller on loopback may.
     pub fn tokens(&self) -> &[AdminToken] {
         &self.tokens
+    }
+
+    /// Holders of certificates that may call the admin API.
+    pub fn holders(&self) -> &[Holder] {
+        self.config.admin.as_ref().map_or(&[], |admin| &admin.certificates)
+    }
+
+    /// TLS of the admin endpoint, if it is encrypted.
+    pub fn admin_tls(&self) -> Option<&Arc<TlsListener>> {
+        self.admin_tls.as_ref()
     }
 
     /// Decisions made at runtime.

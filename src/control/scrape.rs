@@ -19,7 +19,7 @@ use crate::{
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
-    snapshot::{AmountSource, PinPlan, Route, Service, Snapshot, Standing, Version},
+    snapshot::{AmountSource, Issuer, PinPlan, Route, Service, Snapshot, Standing, Version},
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -110,6 +110,7 @@ impl ControlPlane {
             tls_handshakes_failed: l.handshakes_failed.load(Relaxed),
         });
         let tls = controller.listeners().iter().filter_map(|l| l.tls.as_ref());
+        let tls = tls.chain(controller.admin_tls().map(|tls| &**tls));
         let certificates = tls.flat_map(|tls| tls.expiries()).map(|e| metrics::Certificate {
             listener: e.listener,
             file: e.file.display().to_string(),
@@ -124,6 +125,9 @@ impl ControlPlane {
             rates: rates(&snapshot),
             read_only: snapshot.services.iter().map(read_only).collect(),
             holds: snapshot.routes.iter().filter_map(|r| hold(&snapshot, r)).collect(),
+            authorizers: authorizers(&snapshot),
+            callers_refused: self.callers().counts(),
+            issuers: snapshot.issuers.all().iter().map(|issuer| self::issuer(issuer)).collect(),
             requests_shed: shared.cells.sum(|c| c.requests_shed.read()),
             requests_shed_per_client: shared.cells.sum(|c| c.requests_shed_per_client.read()),
             exhausted: [&shared.exhaustion.clients, &shared.exhaustion.endpoints]
@@ -228,6 +232,25 @@ pub fn state(version: &Version) -> State {
     }
 }
 
+/// How often authorizers were asked.
+fn authorizers(snapshot: &Snapshot) -> Vec<(String, Vec<(&'static str, u64)>)> {
+    let each = snapshot.issuers.authorizers().iter();
+    each.map(|authorizer| (authorizer.name.to_string(), authorizer.state.counts())).collect()
+}
+
+/// What the tokens of an issuer were found to be.
+fn issuer(issuer: &Issuer) -> metrics::IssuerUse {
+    let (keys, fetching) = (&issuer.keys, issuer.keys.fetching());
+    metrics::IssuerUse {
+        name: issuer.name.to_string(),
+        verified: keys.verified(),
+        refused: keys.faults().map(|(fault, count)| (fault.label(), count)).collect(),
+        fetches: issuer.is_fetched.then_some(fetching.counts),
+        keys: keys.keys().as_ref().map_or(0, |keys| keys.len() as u64),
+        age_s: fetching.came.map(|came| came.elapsed().as_secs_f64()),
+    }
+}
+
 /// The idempotency keys of `route`, if it has some.
 fn idempotency(snapshot: &Snapshot, route: &Route) -> Option<metrics::Idempotency> {
     let policy = route.policies.as_ref()?.idempotency.as_ref()?;
@@ -243,7 +266,6 @@ fn idempotency(snapshot: &Snapshot, route: &Route) -> Option<metrics::Idempotenc
     })
 }
 
-/// The pins of a service.
 /// What the limits of rates of all routes have refused.
 fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
     let policies =
@@ -260,6 +282,7 @@ fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
         .collect()
 }
 
+/// The pins of a service.
 fn pins(plan: &PinPlan) -> metrics::Pins {
     let counts = plan.table.counts(plan.table.now()).into_iter();
     metrics::Pins {

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::{
     Controller,
+    callers::Callers,
     incidents::{Book, History},
     smoke_counts::SmokeCounts,
     supervision::Supervision,
@@ -43,6 +44,7 @@ pub struct ControlPlane {
     latencies: Arc<Mutex<Latencies>>,
     supervision: Supervision,
     smoke_counts: Arc<SmokeCounts>,
+    callers: Arc<Callers>,
     /// Held by a change on request from its plan until it is in force.
     turnstile: Arc<tokio::sync::Mutex<()>>,
     /// Rates of the last minutes; not locked by the safety thread.
@@ -76,6 +78,7 @@ impl ControlPlane {
             latencies: Arc::new(Mutex::new(latencies)),
             supervision: Supervision::default(),
             smoke_counts: Arc::default(),
+            callers: Arc::default(),
             turnstile: Arc::default(),
             history: Arc::default(),
             book: Arc::default(),
@@ -101,6 +104,11 @@ impl ControlPlane {
                 "a worker has not acknowledged the change yet"
             );
         }
+    }
+
+    /// Callers of the admin endpoint that were refused.
+    pub fn callers(&self) -> &Callers {
+        &self.callers
     }
 
     pub(super) fn smoke_counts(&self) -> &SmokeCounts {

@@ -127,9 +127,13 @@ pub(super) fn pause(before: u32) -> Duration {
 
 /// A client for `url` that trusts the authorities of the system, or those in `ca`.
 pub(super) async fn client_for(url: &str, ca: Option<PathBuf>) -> Result<reqwest::Client, String> {
+    http_client::client(trust(url, ca).await?.as_ref())
+}
+
+/// TLS settings for `url`, if it requires TLS, that trust the authorities of the system, or those in `ca`.
+pub(super) async fn trust(url: &str, ca: Option<PathBuf>) -> Result<Option<tls::Client>, String> {
     let url = url.to_owned();
-    let opened = apart(move || trusting(&url, ca)).await?;
-    http_client::client(opened.as_ref())
+    apart(move || trusting(&url, ca)).await
 }
 
 /// Sends `body` to `webhook` with `client`, which is built if there is none. The error is a short message.

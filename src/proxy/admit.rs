@@ -63,6 +63,7 @@ impl Admitted<'_, '_> {
             headers: head.headers,
             client: self.address,
             client_text: client_text.as_bytes(),
+            claims: None,
         }
     }
 

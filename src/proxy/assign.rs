@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::{
     admit::Admitted,
-    breaker, notices,
+    breaker, identity, notices,
     pin::{self, PinTurn},
     policies::{self, Additions},
     problem::ProxyError,
@@ -37,12 +37,18 @@ pub(super) fn assign(
     request: &RequestView<'_>,
     passed: &mut Passed,
 ) -> Result<(Decision, Assigned), Stop> {
-    let number = snapshot.route_of(request);
+    let number = match &snapshot.routing_issuer {
+        None => snapshot.route_of(request),
+        Some(issuer) => {
+            let claims = identity::early(issuer, worker, request);
+            snapshot.route_of(&RequestView { claims: claims.as_deref(), ..*request })
+        }
+    };
     let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
     let route = &snapshot.routes[number as usize];
     let (mut additions, mut queues) = (None, false);
     if let Some(policies) = &route.policies {
-        additions = policies::ask(policies, route, admitted, request, passed)?;
+        additions = policies::ask(worker, (policies, route), admitted, request, passed)?;
         if policies.notices {
             return Err(notices::answer(&snapshot.notices, admitted));
         }
@@ -54,6 +60,14 @@ pub(super) fn assign(
         read_only::enter(standing, (number, route), admitted, passed)?;
         announce(standing, &mut additions);
     }
+    let claimed;
+    let request = match additions.as_deref() {
+        Some(Additions { claims: Some(claims), .. }) => {
+            claimed = RequestView { claims: Some(claims), ..*request };
+            &claimed
+        }
+        _ => request,
+    };
     let (mut decided, mut pin) = (snapshot.decide(number, request), None);
     if let Some(pins) = &service.pins {
         (decided, pin) = pin::assign(snapshot, pins, (number, request), decided);

@@ -166,8 +166,10 @@ impl<'a> Attempt<'a> {
         let upload = rest.map(|framing| {
             let is_stream = upstream.is_stream();
             let mut relay = Relay::new(framing, framing.is_open() && !is_stream);
-            // Trailers of a request are passed on only from stream to stream.
-            if framing == Framing::UntilClose && is_stream {
+            // Trailers of a request are passed on only from stream to stream; and not where a version that
+            // merges them into the head would find fields there that no client may send.
+            let is_trusted = plan.snapshot.reserved.is_empty();
+            if framing == Framing::UntilClose && is_stream && is_trusted {
                 relay.pass_trailers();
             }
             // Only on a stream can an endpoint report that it did not process a request, whatever its method.

@@ -39,6 +39,7 @@ fn pass_request(text: &[u8]) {
         upgrade: None,
         epoch: None,
         added: b"",
+        reserved: &[],
         via: b"",
     };
     let mut out = Buffer::hollow();

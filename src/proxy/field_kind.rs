@@ -221,6 +221,12 @@ fn reserved(name: &[u8]) -> FieldKind {
     }
 }
 
+/// Whether an application may read `name` as one of `others`, which are in lower case, with `-` for what is no letter or digit.
+#[cold]
+pub(super) fn is_one_of(name: &str, others: &[Box<str>]) -> bool {
+    others.iter().any(|other| is_same(name.as_bytes(), other.as_bytes()))
+}
+
 /// Whether an application may read `name` as `other`, which is in lower case.
 fn is_same(name: &[u8], other: &[u8]) -> bool {
     let same = |(a, b): (&u8, &u8)| match a.is_ascii_alphanumeric() {

@@ -97,7 +97,9 @@ pub(super) async fn forward<'a>(
             sending.trailers = client.stream.take_trailers().and_then(permitted).map(Box::new);
         }
     }
-    if let Some(trailers) = &sending.trailers {
+    if let Some(trailers) = &sending.trailers
+        && plan.snapshot.reserved.is_empty()
+    {
         upstream.put_trailers((**trailers).clone());
     }
 

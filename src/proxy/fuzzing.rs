@@ -146,6 +146,7 @@ fn written_request(
         upgrade: None,
         epoch: None,
         added: b"",
+        reserved: &[],
         via: b"",
     };
     write_request(&mut out, head, &origin);

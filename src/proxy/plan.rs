@@ -29,6 +29,7 @@ use super::{
 use crate::{
     policy::class::{Class, is_idempotent},
     registry::{Origin, Player, Upload},
+    routing::RequestView,
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -207,6 +208,9 @@ pub(super) fn plan(
     let keys = keys.filter(|_| class == Class::Write && client.connected.smoke.is_none());
     let mut key = None;
     if let Some(keys) = keys {
+        // A player who is known by a claim has keys of their own.
+        let claims = additions.as_ref().and_then(|additions| additions.claims.clone());
+        let view = RequestView { claims: claims.as_deref(), ..view };
         match keyed::begin(keys, (route, service), (&admitted, &view), client, passed) {
             Ok(begun) => key = begun,
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),

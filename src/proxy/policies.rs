@@ -1,13 +1,17 @@
 //! What a route asks of its requests before they reach a version. Only requests of routes with policies come here.
 //!
 //! Each policy is decided by a function of `policy/`, from the request's head and what is shared by the workers.
-//! They are asked in this order: who may come (addresses), and how often (rates).
+//! They are asked in this order: who may come (addresses, tokens), how often (rates), and whether
+//! somebody else has something against it (authorizers).
 
-use std::time::Instant;
+use std::{rc::Rc, time::Instant};
 
-use super::{admit::Admitted, problem::Problem, rates, rejected::Stop, waiting::Passed};
+use super::{
+    admit::Admitted, external, identity, problem::Problem, rates, rejected::Stop, waiting::Passed,
+    worker::Worker,
+};
 use crate::{
-    routing::{RequestView, header},
+    routing::{Claims, RequestView, header},
     snapshot::{RetryPlan, Route, RoutePolicies},
 };
 
@@ -26,14 +30,16 @@ pub(super) struct Additions {
     pub(super) request: Vec<u8>,
     /// Header fields for the client beside those of the response, likewise.
     pub(super) answer: Vec<u8>,
+    /// What the client's token says.
+    pub(super) claims: Option<Rc<Claims>>,
 }
 
 /// Asks the `policies` of a `route` about the request that was `admitted`, of which `request` is a view. It goes on if
 /// they have nothing against it, with what they add to it. What it has `passed` is not asked again.
 #[inline(never)]
 pub(super) fn ask(
-    policies: &RoutePolicies,
-    route: &Route,
+    worker: &Worker,
+    (policies, route): (&RoutePolicies, &Route),
     admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
     passed: &mut Passed,
@@ -44,6 +50,14 @@ pub(super) fn ask(
         return Err(NOT_ADMITTED.into());
     }
     let mut additions = Additions::default();
+    if let Some(asked) = &policies.identity
+        && let Some(claims) = identity::check(asked, worker, request, passed)?
+    {
+        identity::put_headers(&asked.issuer, &claims, &mut additions.request);
+        additions.claims = Some(claims);
+    }
+    let claims = additions.claims.clone();
+    let request = &RequestView { claims: claims.as_deref(), ..*request };
     if !policies.rates.is_empty() {
         let lines = match &passed.rates {
             Some(lines) => lines.to_vec(),
@@ -52,13 +66,18 @@ pub(super) fn ask(
         passed.rates.get_or_insert_with(|| lines.as_slice().into());
         additions.answer = lines;
     }
+    if let Some(authorizer) = &policies.external {
+        let asked = (admitted, request);
+        external::ask(authorizer, worker, asked, route, passed, &mut additions.request)?;
+    }
     // A call has a deadline of its own, and may be a stream.
     if let (Some(retry), false) = (&policies.retry, admitted.mode.grpc)
         && !is_told(admitted)
     {
         additions.request.extend_from_slice(&retry.deadline_line);
     }
-    let is_empty = additions.request.is_empty() && additions.answer.is_empty();
+    let is_empty =
+        additions.request.is_empty() && additions.answer.is_empty() && additions.claims.is_none();
     Ok((!is_empty).then(|| Box::new(additions)))
 }
 

@@ -41,6 +41,7 @@ pub(super) fn render<'b>(
         upgrade,
         epoch,
         added: additions.map_or(&[], |additions| &additions.request),
+        reserved: &snapshot.reserved,
         via: match connected.smoke {
             None => snapshot.forwarding.request_via(admitted.mode.protocol as usize),
             Some(_) => snapshot.forwarding.smoke_lines(),

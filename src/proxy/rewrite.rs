@@ -9,7 +9,7 @@
 use super::{
     body::Framing,
     buffer::Buffer,
-    field_kind::FieldKind,
+    field_kind::{FieldKind, is_one_of},
     forwarded::{Forwarded, chain},
     head::{RequestHead, ResponseHead},
 };
@@ -76,6 +76,8 @@ pub(super) struct ForwardingInfo<'a> {
     pub(super) epoch: Option<&'a [u8]>,
     /// Fields that the route's policies add, each a line with its end.
     pub(super) added: &'a [u8],
+    /// Fields that no client can send, since policies write them.
+    pub(super) reserved: &'a [Box<str>],
     /// The proxy's `Via` line; empty if it adds none.
     pub(super) via: &'a [u8],
 }
@@ -100,6 +102,9 @@ pub(super) fn write_request(
             FieldKind::Expect
                 if request.expects_continue && request.framing != Framing::Length(0) => {}
             _ => continue,
+        }
+        if !origin.reserved.is_empty() && is_one_of(field.name, origin.reserved) {
+            continue;
         }
         put_field(out, field.name, field.value);
     }
@@ -263,6 +268,7 @@ mod tests {
             upgrade: None,
             epoch: None,
             added: b"",
+            reserved: &[],
             via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);
@@ -296,6 +302,7 @@ mod tests {
             upgrade: None,
             epoch: None,
             added: b"",
+            reserved: &[],
             via: b"Via: 1.1 tidegate\r\n",
         };
         write_request(&mut out, &head, &origin);

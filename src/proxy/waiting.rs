@@ -1,6 +1,8 @@
 //! Requests that wait before they are planned again, and what they have got from it.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     body::Framing,
@@ -10,15 +12,26 @@ use super::{
     idempotency::{Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
     problem::{Extra, Problem},
+    question::Question,
     worker::Worker,
     writable::HeldUntilWritable,
 };
-use crate::registry::{Held, KeptAnswer};
+use crate::{
+    policy::external::Verdict,
+    registry::{Held, KeptAnswer},
+};
+
+/// How long a request waits for keys of an issuer that are being fetched.
+const KEYS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a request waits for.
 pub(super) enum Wait {
     /// Its turn among the writes behind the fence of its service.
     Fence(Held),
+    /// The keys of its token's issuer, which are being fetched.
+    Keys(watch::Receiver<u64>),
+    /// The answer of an authorizer.
+    Authorizer(Box<Question>),
     /// The rest of its body.
     Body(Reading),
     /// The begin of its idempotency key.
@@ -44,6 +57,10 @@ pub(super) struct Passed {
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
     pub(super) rates: Option<Box<[u8]>>,
+    /// It has waited for keys.
+    pub(super) keys: bool,
+    /// The answer of an authorizer, with its number: after a reload another one may have to be asked.
+    pub(super) external: Option<(u64, Arc<Verdict>)>,
     /// Its body, which is in the client's inbox.
     pub(super) body: Option<Gathered>,
     /// Its idempotency key, which has begun.
@@ -132,7 +149,16 @@ impl Waiting {
                 passed.is_writable = true;
             }
             Wait::Own(answer) => return Waited::Own(answer),
+            Wait::Authorizer(question) => {
+                passed.external = Some((question.authorizer.number, question.answered().await));
+            }
+            Wait::Keys(ended) => fetched(ended).await,
         }
         Waited::Again
     }
+}
+
+/// Waits until keys were fetched, but not for long.
+async fn fetched(mut ended: watch::Receiver<u64>) {
+    let _ = timeout(KEYS_PATIENCE, ended.changed()).await;
 }

@@ -4,6 +4,7 @@
 
 use std::{
     cell::{Cell, Ref, RefCell},
+    collections::HashMap,
     rc::Rc,
     sync::{Arc, atomic::Ordering::Relaxed},
     task::Waker,
@@ -22,6 +23,7 @@ use super::{
     client_limits::ConnectionSlot,
     date::Date,
     h2::{AllConnections, H2Pool},
+    known_tokens::KnownTokens,
     shared::{ListenerState, Shared},
 };
 use crate::{
@@ -93,6 +95,10 @@ pub(super) struct Worker {
     /// Requests in flight.
     pub(super) requests: Cell<u32>,
     pub(super) clients: RefCell<Clients>,
+    /// Tokens of clients that were verified.
+    pub(super) tokens: RefCell<KnownTokens>,
+    /// Clients of authorizers, by number.
+    pub(super) authorizers: RefCell<HashMap<u64, reqwest::Client>>,
     pub(super) drained: RefCell<Vec<std::sync::mpsc::Sender<()>>>,
 }
 
@@ -119,6 +125,8 @@ impl Worker {
             upgraded_until: watch::Sender::new(None),
             requests: Cell::new(0),
             clients: RefCell::default(),
+            tokens: RefCell::default(),
+            authorizers: RefCell::default(),
             drained: RefCell::default(),
         }
     }

@@ -62,6 +62,7 @@ impl Cohort {
                     .find(|(param, _)| **param == **name)
                     .and_then(|(_, at)| request.segment(usize::from(*at)))
                     .map(str::as_bytes),
+                KeySource::Claim(name) => request.claim(name),
                 KeySource::ClientIp => Some(request.client_text),
             };
             if let Some(value) = value.filter(|v| !v.is_empty()) {
@@ -101,6 +102,7 @@ mod tests {
                 headers,
                 client: [10, 0, 0, 1].into(),
                 client_text: b"10.0.0.1",
+                claims: None,
             };
             let key = cohort.key(&request, params);
             (String::from_utf8_lossy(key.value).into_owned(), cohort.label(key.source).to_owned())

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use httparse::Header;
 use ipnet::IpNet;
 
+use super::claims::Claims;
 use crate::config::schema::RuleMatch;
 
 /// The parts of a request that routing reads. Borrowed from the connection's buffer; nothing is
@@ -25,6 +26,8 @@ pub struct RequestView<'a> {
     pub client: IpAddr,
     /// The client's address as text.
     pub client_text: &'a [u8],
+    /// What the client's token says, if the route asks for one.
+    pub claims: Option<&'a Claims>,
 }
 
 /// The value of the first of `headers` called `name` (lower case).
@@ -54,6 +57,11 @@ impl<'a> RequestView<'a> {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (key == name).then_some(value)
         })
+    }
+
+    /// The value of the claim `name`, if it is there and is one value.
+    pub fn claim(&self, name: &str) -> Option<&'a [u8]> {
+        self.claims?.one(name).map(str::as_bytes)
     }
 
     /// The path's segment `index`, counted from 0.
@@ -123,9 +131,20 @@ impl Condition {
         self.accepts(request.query_param(&self.name).map(str::as_bytes))
     }
 
+    /// Whether the client's token has a claim of that name with one of the values, or a list with one of them.
+    pub fn holds_in_claims(&self, claims: &Claims) -> bool {
+        claims.all(&self.name).iter().any(|found| self.values.contains(found))
+    }
+
     fn accepts(&self, found: Option<&[u8]>) -> bool {
         found.is_some_and(|found| self.values.iter().any(|v| v.as_bytes() == found))
     }
+}
+
+/// Whether the client's token has the claims of all `conditions`.
+pub(super) fn hold_in(conditions: &[Condition], request: &RequestView<'_>) -> bool {
+    conditions.is_empty()
+        || request.claims.is_some_and(|claims| conditions.iter().all(|c| c.holds_in_claims(claims)))
 }
 
 /// Parameters of a route's path: name and segment number.
@@ -140,6 +159,7 @@ pub struct Rule {
     cookies: Box<[Condition]>,
     query: Box<[Condition]>,
     params: Box<[Condition]>,
+    claims: Box<[Condition]>,
     clients: Box<[IpNet]>,
     players: std::collections::HashSet<Box<[u8]>>,
 }
@@ -166,6 +186,7 @@ impl Rule {
                 .collect(),
             query: conditions(&when.query),
             params: conditions(&when.params),
+            claims: conditions(&when.claims),
             clients: when.clients.clone().into(),
             players: when.players.iter().map(|p| p.as_bytes().into()).collect(),
         }
@@ -183,6 +204,7 @@ impl Rule {
             && self.cookies.iter().all(|c| c.accepts(request.cookie(&c.name)))
             && self.query.iter().all(|c| c.holds_in_query(request))
             && self.params.iter().all(param)
+            && hold_in(&self.claims, request)
             && (self.clients.is_empty() || self.clients.iter().any(|n| n.contains(&request.client)))
             && (self.players.is_empty() || self.players.contains(key))
     }
@@ -223,6 +245,7 @@ mod tests {
             headers: &[],
             client: [127, 0, 0, 1].into(),
             client_text: b"127.0.0.1",
+            claims: None,
         };
         assert_eq!(view.query_param("game"), Some("slots"));
         assert_eq!(view.query_param("y"), Some(""));

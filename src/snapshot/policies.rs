@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::{
+    authorizer::Authorizer,
     hold::{Hold, OnReadOnly},
     idempotency::Idempotency,
+    identity::{Identity, Issuers},
     retry::RetryPlan,
 };
 use crate::{
@@ -22,6 +24,10 @@ use crate::{
 pub struct RoutePolicies {
     /// The clients that are admitted.
     pub access: Option<Access>,
+    /// What is asked of the client's token.
+    pub identity: Option<Identity>,
+    /// Who is asked about its requests.
+    pub external: Option<Arc<Authorizer>>,
     /// Limits of rates.
     pub rates: Box<[RateLimit]>,
     /// Which writes are processed once.
@@ -52,22 +58,38 @@ impl RoutePolicies {
     pub(super) fn compile(
         route: &schema::Route,
         label: &str,
+        issuers: &Issuers,
         registry: &Registry,
     ) -> Option<Box<Self>> {
         let access = route.access.as_ref().map(Access::new);
+        let identity = route.auth.as_ref().and_then(|auth| issuers.identity(auth));
         let rates = route.limit.iter().flat_map(|limit| &limit.rates);
         let rates: Box<[_]> = rates.map(|rate| RateLimit::compile(rate, label, registry)).collect();
         let retry = route.retry.as_ref().map(|retry| RetryPlan::new(retry, route, label, registry));
         let idempotency = Idempotency::compile(route, label, registry);
         let read_only = OnReadOnly::compile(route, label, registry);
         let notices = route.notices;
+        let external = route.auth.as_ref().and_then(|auth| issuers.authorizer(auth));
         let has_any = access.is_some()
+            || identity.is_some()
+            || external.is_some()
             || !rates.is_empty()
             || idempotency.is_some()
             || retry.is_some()
             || read_only.is_some()
             || notices;
-        has_any.then(|| Box::new(Self { access, rates, idempotency, retry, read_only, notices }))
+        has_any.then(|| {
+            Box::new(Self {
+                access,
+                identity,
+                external,
+                rates,
+                idempotency,
+                retry,
+                read_only,
+                notices,
+            })
+        })
     }
 }
 

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     comparison::{Evidence, FailureSet},
+    identity::Issuers,
     policies::RoutePolicies,
     service::Service,
 };
@@ -63,7 +64,7 @@ impl Route {
     pub(super) fn compile(
         route: &schema::Route,
         config: &Config,
-        services: &[Service],
+        (services, issuers): (&[Service], &Issuers),
         registry: &Registry,
     ) -> Option<Self> {
         let number = config.services.get_index_of(&route.service)?;
@@ -81,7 +82,7 @@ impl Route {
         Some(Self {
             evidence: compared.and_then(|compared| compared.evidence_of(route, &label)),
             failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
-            policies: RoutePolicies::compile(route, &label, registry),
+            policies: RoutePolicies::compile(route, &label, issuers, registry),
             service: number as u32,
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))

@@ -12,6 +12,7 @@
 
 mod endpoints;
 mod idempotency;
+mod identity;
 mod itself;
 mod limits;
 mod pins;
@@ -23,6 +24,7 @@ mod text;
 use std::time::{Duration, SystemTime};
 
 pub use idempotency::Idempotency;
+pub use identity::IssuerUse;
 pub use limits::RateUse;
 pub use pins::Pins;
 pub use process::Process;
@@ -52,6 +54,12 @@ pub struct Scrape {
     pub read_only: Vec<ReadOnly>,
     /// Writes of routes that wait for the end of a mode.
     pub holds: Vec<HoldUse>,
+    /// Requests about which an authorizer was asked, by authorizer, each with counts by result.
+    pub authorizers: Vec<(String, Vec<(&'static str, u64)>)>,
+    /// Refused calls of the admin endpoint, by reason.
+    pub callers_refused: Vec<(&'static str, u64)>,
+    /// Issuers of clients' tokens.
+    pub issuers: Vec<IssuerUse>,
     /// Requests answered 503 because too many were in flight.
     pub requests_shed: u64,
     /// Requests answered 503 because too many of the same client were in flight.
@@ -332,6 +340,9 @@ pub fn render(scrape: &Scrape) -> String {
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
     limits::limits(scrape, &mut page);
+    identity::tokens(scrape, &mut page);
+    identity::authorizers(scrape, &mut page);
+    identity::callers(scrape, &mut page);
     idempotency::idempotency(scrape, &mut page);
     read_only::read_only(scrape, &mut page);
     services::breakers(scrape, &mut page);

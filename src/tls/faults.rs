@@ -12,6 +12,9 @@ use crate::config::{Config, schema::Listen};
 /// a listener or version can be read, the first fault of their content. Opens no socket.
 pub fn faults(config: &Config) -> Vec<TlsError> {
     let mut found = listener_faults(&config.listen);
+    if let Some(tls) = config.admin.as_ref().and_then(|admin| admin.tls.as_ref()) {
+        found.extend(of(listener_files(tls), || TlsListener::open("admin", tls, &[]).err()));
+    }
     for version in config.services.values().flat_map(|service| service.versions.values()) {
         let Some(tls) = &version.tls else { continue };
         found.extend(of(version_files(tls), || Client::open(tls, &[]).err()));

@@ -29,9 +29,9 @@ def authority(tmp_path_factory):
 def start(tmp_path_factory, authority):
     """A proxy in front of versions, each by name with its fields; it lives as long as its block."""
 
-    def start(service="", route="", **versions):
+    def start(service="", route="", top="", **versions):
         folder = tmp_path_factory.mktemp("tidegate")
-        return closing(Tidegate(folder, authority, versions, service, route))
+        return closing(Tidegate(folder, authority, versions, service, route, top))
 
     return start
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use tidegate::{
     app::App,
-    config::{AdminToken, Loaded, parse, read, schema::Role},
+    config::{AdminToken, Loaded, TokenHash, parse, read, schema::Role},
 };
 
 use crate::support::eventually;
@@ -63,7 +63,11 @@ routes: [ {{ service: game-api }} ]
 }
 
 fn token(name: &str, secret: &str) -> AdminToken {
-    AdminToken { name: name.to_owned(), secret: secret.to_owned(), role: Role::default() }
+    AdminToken {
+        name: name.to_owned(),
+        hash: TokenHash::of(secret).unwrap(),
+        role: Role::default(),
+    }
 }
 
 fn start(tokens: Vec<AdminToken>) -> App {

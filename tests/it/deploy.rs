@@ -115,12 +115,13 @@ fn prometheus_scrapes_the_pod_with_a_token_that_changes_nothing() {
     // The mounted key of the Secret is the file on both sides.
     let key = |path: &Path| path.file_name().expect("a name").to_owned();
     let tokens = &config.admin.as_ref().expect("admin").tokens;
-    let token = tokens.iter().find(|token| key(&token.file) == key(Path::new(sent)));
+    let token =
+        tokens.iter().find(|token| token.file.as_deref().map(key) == Some(key(Path::new(sent))));
     let token = token.expect("a token of that name");
-    let role = config::schema::Role::Read;
+    let role = config::schema::Role::Viewer;
     assert_eq!(token.role, role);
     assert!(tokens.iter().all(|token| (token.role == role) == (token.name == "prometheus")));
-    let told = format!("--from-literal={}=", key(&token.file).display());
+    let told = format!("--from-literal={}=", key(token.file.as_deref().expect("a file")).display());
     assert!(SIDECAR.contains(&told), "the Secret has the key");
 
     let v1 = Origin::answering("v1");

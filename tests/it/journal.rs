@@ -190,7 +190,7 @@ fn what_was_changed_survives_a_kill_and_a_restart() {
     assert_eq!(kinds(&entries), expected);
     assert_eq!(status["journal"]["seq"], json!(entries.len()));
     let weights = &entries[2];
-    assert_eq!((&*weights.actor.name, &*weights.actor.role), ("anonymous", "operate"));
+    assert_eq!((&*weights.actor.name, &*weights.actor.role), ("anonymous", "operator"));
     assert_eq!(weights.actor.address.as_deref(), Some("127.0.0.1"));
     assert_eq!((&*weights.reason, weights.service.as_deref()), ("a test", Some(SERVICE)));
     assert_eq!(weights.before, json!({ "v1": 3.0, "v2": 1.0 }));

@@ -1,8 +1,10 @@
 //! Origin, proxy and client of a test.
 
+pub(crate) mod authority;
 pub(crate) mod backends;
 pub(crate) mod client;
 pub(crate) mod http2;
+pub(crate) mod issuer;
 pub(crate) mod load;
 pub(crate) mod nginx;
 pub(crate) mod nobody;

@@ -272,9 +272,9 @@ routes: [ {{ service: a, match: {{ path: '/rounds/{{round}}' }} }}, {{ service: 
 5:18: services.a.pin.key: no source; write one, such as path:round or header:x-player-id",
         );
         assert_problems(
-            "key: 'claim:sub'",
+            "key: 'claims:sub'",
             "\
-5:18: services.a.pin.key: `claim:sub` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME or client-ip",
+5:18: services.a.pin.key: `claims:sub` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip",
         );
         assert_problems(
             "key: client-ip, begin: { methods: [ post ], answer: { header: 'x y' } }, end: {}, idle: 3h, limit: 500ms, most: 0",

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Finding, comparison, idempotency, label, limit,
+    Finding, comparison, idempotency, jwt, label, limit,
     matching::{self, Kind, canonical},
     no_such, read_only, retry, twice,
 };
@@ -73,6 +73,9 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
         upgrades(&route.upgrades, &path.key("upgrades"), found);
         if let Some(lists) = &route.access {
             access(lists, &path.key("access"), found);
+        }
+        if let Some(asked) = &route.auth {
+            jwt::auth(asked, config, &path.key("auth"), found);
         }
         if let Some(value) = &route.limit {
             limit::check(value, route, &path.key("limit"), found);
@@ -201,6 +204,7 @@ pub(super) struct Match {
     pub(super) method: Option<String>,
     pub(super) headers: BTreeMap<String, BTreeSet<String>>,
     pub(super) query: BTreeMap<String, BTreeSet<String>>,
+    pub(super) claims: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Match {
@@ -221,6 +225,7 @@ impl Match {
             method: method.clone(),
             headers: canonical(Kind::Headers, &matches.headers),
             query: canonical(Kind::Query, &matches.query),
+            claims: canonical(Kind::Query, &matches.claims),
         };
         hosts
             .iter()

@@ -215,6 +215,7 @@ fn is_empty(rule: &Rule) -> bool {
         && when.cookies.is_empty()
         && when.query.is_empty()
         && when.params.is_empty()
+        && when.claims.is_empty()
         && when.clients.is_empty()
         && when.players.is_empty()
 }
@@ -227,6 +228,7 @@ fn form(rule: &Rule) -> impl Eq + Hash {
         canonical(Kind::Cookies, &when.cookies),
         canonical(Kind::Query, &when.query),
         canonical(Kind::Params, &when.params),
+        canonical(Kind::Query, &when.claims),
         when.clients.iter().copied().collect::<BTreeSet<_>>(),
         when.players.iter().cloned().collect::<BTreeSet<_>>(),
     )

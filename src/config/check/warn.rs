@@ -43,6 +43,13 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         }
     }
     called_alike(config, &mut found);
+    for (name, jwt) in &config.jwt {
+        if jwt.audience.is_none() {
+            let message =
+                "tokens that the issuer made for other applications pass; write `audience`";
+            found.push(Finding::of_name(FieldPath::default().key("jwt").key(name), message));
+        }
+    }
     idempotency::warn(config, &mut found);
     never_reached(config, &mut found);
     found
@@ -72,15 +79,17 @@ fn no_second_person(
     path: &FieldPath,
     found: &mut Vec<Finding>,
 ) {
-    let tokens = config.admin.iter().flat_map(|admin| &admin.tokens);
-    let persons = tokens.filter(|token| token.role == Role::Operate).count();
-    if service.second_person && persons < 2 {
+    let roles: Vec<Role> = config.admin.iter().flat_map(|admin| admin.roles()).collect();
+    let persons = roles.iter().filter(|role| **role >= Role::Approver).count();
+    let acts = roles.contains(&Role::Operator);
+    if service.second_person && (persons < 2 || !acts) {
         let have = match persons {
             0 => "there is none",
-            _ => "there is one",
+            1 => "there is one",
+            _ => "no operator is among them",
         };
         let message = format!(
-            "a second person needs a token of their own, so it takes two of `admin.tokens` with the role `operate`, \
+            "a second person needs a token of their own, so it takes two of `admin.tokens` with the roles `operator` or `approver`, \
              and {have}; give each person a token, or leave this out"
         );
         found.push(Finding::new(path.key("second_person"), message));
@@ -269,7 +278,7 @@ impl Match {
     fn group(&self) -> impl std::hash::Hash + Eq + use<> {
         let names = |of: &Conditions| of.keys().cloned().collect::<Vec<_>>();
         let (host, path, method) = (self.host.clone(), self.path.clone(), self.method.clone());
-        (host, path, method, names(&self.headers), names(&self.query))
+        (host, path, method, names(&self.headers), names(&self.query), names(&self.claims))
     }
 
     /// Whether all requests that match `other`, of the same group, match this, too.
@@ -277,7 +286,9 @@ impl Match {
         let wider = |own: &Conditions, other: &Conditions| {
             own.values().zip(other.values()).all(|(own, other)| other.is_subset(own))
         };
-        wider(&self.headers, &other.headers) && wider(&self.query, &other.query)
+        wider(&self.headers, &other.headers)
+            && wider(&self.query, &other.query)
+            && wider(&self.claims, &other.claims)
     }
 }
 

@@ -13,7 +13,8 @@ use crate::config::{address, pattern::KeySource, units::OneOrMany};
 #[serde(deny_unknown_fields, default)]
 pub struct Cohort {
     /// Sources of the player's key; the first one that is present is used: `header:NAME`,
-    /// `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path), `client-ip`.
+    /// `cookie:NAME`, `query:NAME`, `path:NAME` (a parameter of the route's path), `claim:NAME` (of the
+    /// token that the route's `auth.jwt` asks for), `client-ip`.
     /// Default `[ client-ip ]`, which also ends every list.
     #[schemars(length(min = 1))]
     pub key: Vec<KeySource>,
@@ -63,6 +64,9 @@ pub struct RuleMatch {
     pub cookies: BTreeMap<String, OneOrMany<String>>,
     /// Query parameters by name.
     pub query: BTreeMap<String, OneOrMany<String>>,
+    /// Claims of the client's token by name, on routes with `auth.jwt`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, OneOrMany<String>>,
     /// Parameters of the route's path by name.
     pub params: BTreeMap<String, OneOrMany<String>>,
     /// Client addresses: ranges such as `10.0.0.0/8`, or single ones.

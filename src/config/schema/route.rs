@@ -11,6 +11,7 @@ use super::{
     eject::{Eject, Failures},
     hold::OnReadOnly,
     idempotency::Idempotency,
+    jwt::Auth,
     limit::Limit,
     retry::Retry,
     slo::Slo,
@@ -80,6 +81,9 @@ pub struct Route {
     /// Client addresses that are admitted or refused with 403. Default: all are admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+    /// Who its clients must be. Default: anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
     /// Limits on its requests. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
@@ -136,7 +140,7 @@ impl Route {
 /// Conditions of a route, all of which must hold.
 ///
 /// Precedence: exact host, then longest `*.` host; exact path, then longest prefix; then a named
-/// method; then the number of header and query conditions.
+/// method; then the number of header, query and claim conditions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RouteMatch {
@@ -151,4 +155,7 @@ pub struct RouteMatch {
     pub headers: BTreeMap<String, OneOrMany<String>>,
     /// Query parameters by name; likewise.
     pub query: BTreeMap<String, OneOrMany<String>>,
+    /// Claims of the client's token by name; likewise. The route says with `auth.jwt` whose tokens count.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, OneOrMany<String>>,
 }

@@ -65,10 +65,18 @@ fn the_schema_knows_the_small_languages() {
         assert!(bad.parse::<EndpointAddress>().is_err(), "{bad}");
         assert!(!accepts("EndpointAddress", bad.into()), "{bad}");
     }
-    for good in ["client-ip", "header:x-player-id", "cookie:uid", "path:id", "query:p"] {
+    for good in [
+        "client-ip",
+        "header:x-player-id",
+        "cookie:uid",
+        "path:id",
+        "query:p",
+        "claim:sub",
+        "claim:https://a/b",
+    ] {
         assert!(good.parse::<KeySource>().is_ok() && accepts("KeySource", good.into()), "{good}");
     }
-    for bad in ["ip", "claim:sub", "header:", "header:a b"] {
+    for bad in ["ip", "claim:", "header:a/b", "header:", "header:a b"] {
         assert!(bad.parse::<KeySource>().is_err() && !accepts("KeySource", bad.into()), "{bad}");
     }
     for good in ["fri,sat 18:00-23:59", "mon-fri 22:00-06:00", "daily 00:00-24:00"] {

@@ -4,10 +4,20 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::Controller;
 use crate::{
-    config::{Config, schema},
-    control::events::{EventDetails, EventKind},
+    config::{
+        Config,
+        schema::{self, ListenTls},
+    },
+    control::{
+        events::{EventDetails, EventKind},
+        key_files::read_again,
+    },
     proxy::ListenerState,
-    tls::{Client, Clients, Fault, Refreshed, TlsClients, TlsError, open_clients, warn_expiring},
+    registry::Registry,
+    tls::{
+        Client, Clients, Fault, Refreshed, TlsClients, TlsError, TlsListener, open_clients,
+        warn_expiring,
+    },
 };
 
 impl Controller {
@@ -17,6 +27,8 @@ impl Controller {
             config: Arc::clone(&self.config),
             listeners: self.listeners.clone(),
             clients: self.clients.clone(),
+            registry: Arc::clone(self.registry()),
+            admin: self.admin_tls.clone(),
         }
     }
 
@@ -94,8 +106,11 @@ impl Controller {
     /// Files of certificates and keys in use: a change of one of them triggers a reload.
     pub fn tls_files(&self) -> Vec<PathBuf> {
         let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        let listeners = listeners.chain(self.admin_tls.as_deref());
         let mut files: Vec<PathBuf> = listeners.flat_map(|tls| tls.files()).collect();
         files.extend(self.clients.files().cloned());
+        let keys = self.config.jwt.values().filter(|jwt| !jwt.is_fetched());
+        files.extend(keys.map(|jwt| PathBuf::from(&jwt.jwks)));
         files.sort();
         files.dedup();
         files
@@ -108,6 +123,8 @@ pub struct Certificates {
     config: Arc<Config>,
     listeners: Vec<Arc<ListenerState>>,
     clients: Clients,
+    registry: Arc<Registry>,
+    admin: Option<Arc<TlsListener>>,
 }
 
 /// TLS clients for endpoints, whose files were read.
@@ -128,30 +145,45 @@ impl Certificates {
             let listen = listen_of(&listener.name, place, &self.config.listen);
             let wanted = listen.and_then(|listen| listen.tls.as_ref());
             let (Some(tls), Some(wanted)) = (&listener.tls, wanted) else { continue };
-            let before = tls.fault().map(|fault| fault.error.to_string());
-            match tls.replace(wanted, now) {
-                Refreshed::Unchanged => {}
-                Refreshed::Renewed => {
-                    tracing::info!(listener = listener.name, "certificates taken over");
-                }
-                Refreshed::Kept(fault) => {
-                    let (listener, error) = (&fault.listener, &fault.error);
-                    tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay in use");
-                    if before.is_none_or(|before| before != error.to_string()) {
-                        faults.push(fault);
-                    }
-                }
-            }
+            replace(tls, wanted, now, &mut faults);
+        }
+        let admin = self.config.admin.as_ref().and_then(|admin| admin.tls.as_ref());
+        if let (Some(tls), Some(wanted)) = (&self.admin, admin) {
+            replace(tls, wanted, now, &mut faults);
         }
         let listeners = self.listeners.iter().filter_map(|l| l.tls.as_ref());
+        let listeners = listeners.chain(self.admin.as_deref());
         warn_expiring(&listeners.flat_map(|tls| tls.expiries()).collect::<Vec<_>>(), now);
         faults
+    }
+
+    /// Reads the files of the keys of issuers of tokens.
+    pub fn refresh_keys(&self) {
+        read_again(&self.config, &self.registry);
     }
 
     /// Reads the files of the TLS clients for endpoints.
     pub fn open_clients(mut self) -> OpenedClients {
         let tls = open_clients(&self.config, &mut self.clients);
         OpenedClients { config: self.config, tls, clients: self.clients }
+    }
+}
+
+/// Has a listener read its certificates again, as `wanted` names them; adds a fault that is new.
+fn replace(tls: &TlsListener, wanted: &ListenTls, now: SystemTime, faults: &mut Vec<Fault>) {
+    let before = tls.fault().map(|fault| fault.error.to_string());
+    match tls.replace(wanted, now) {
+        Refreshed::Unchanged => {}
+        Refreshed::Renewed => {
+            tracing::info!(listener = tls.name(), "certificates taken over");
+        }
+        Refreshed::Kept(fault) => {
+            let (listener, error) = (&fault.listener, &fault.error);
+            tracing::error!(%listener, %error, "certificates cannot be used; the old ones stay in use");
+            if before.is_none_or(|before| before != error.to_string()) {
+                faults.push(fault);
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) fn what_changed(old: &Config, new: &Config) -> String {
         admin,
         state,
         routes,
+        jwt,
+        authorizers,
         limits,
         forwarding,
         access_log,

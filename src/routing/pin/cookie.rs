@@ -201,6 +201,7 @@ mod tests {
             headers: &headers,
             client: [10, 0, 0, 1].into(),
             client_text: b"",
+            claims: None,
         };
         match reader.read(&request) {
             Said::Pinned { version, began, renewed } => Some((version.to_owned(), began, renewed)),

@@ -36,6 +36,7 @@ fn request<'a>(method: &'a str, path: &'a str, headers: &'a [Header<'a>]) -> Req
         headers,
         client: [10, 0, 0, 1].into(),
         client_text: b"10.0.0.1",
+        claims: None,
     }
 }
 

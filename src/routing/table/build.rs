@@ -106,7 +106,12 @@ impl Builder {
         for (node, (exact, prefix)) in table.nodes.iter_mut().zip(self.ends) {
             let mut place = |mut list: Vec<Candidate>| {
                 list.sort_by_key(|c| {
-                    std::cmp::Reverse((c.names_method(), c.headers.len(), c.query.len()))
+                    std::cmp::Reverse((
+                        c.names_method(),
+                        c.headers.len(),
+                        c.query.len(),
+                        c.claims.len(),
+                    ))
                 });
                 let from = table.candidates.len() as u32;
                 table.candidates.extend(list);

@@ -2,7 +2,7 @@
 
 use crate::{
     config::schema::RouteMatch,
-    routing::matcher::{Condition, RequestView},
+    routing::matcher::{Condition, RequestView, hold_in},
 };
 
 /// A route that ends at a node.
@@ -14,6 +14,7 @@ pub(super) struct Candidate {
     pub(super) other_methods: Box<[Box<str>]>,
     pub(super) headers: Box<[Condition]>,
     pub(super) query: Box<[Condition]>,
+    pub(super) claims: Box<[Condition]>,
 }
 
 impl Candidate {
@@ -35,6 +36,7 @@ impl Candidate {
                 .map(|(n, v)| Condition::on_header(n, v.as_slice()))
                 .collect(),
             query: matches.query.iter().map(|(n, v)| Condition::new(n, v.as_slice())).collect(),
+            claims: matches.claims.iter().map(|(n, v)| Condition::new(n, v.as_slice())).collect(),
         }
     }
 
@@ -48,6 +50,7 @@ impl Candidate {
             || self.other_methods.iter().any(|m| **m == *request.method))
             && self.headers.iter().all(|c| c.holds_in_header(request))
             && self.query.iter().all(|c| c.holds_in_query(request))
+            && hold_in(&self.claims, request)
     }
 }
 

@@ -23,6 +23,7 @@ fn view<'a>(
         headers,
         client: [127, 0, 0, 1].into(),
         client_text: b"127.0.0.1",
+        claims: None,
     }
 }
 

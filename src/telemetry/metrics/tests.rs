@@ -68,6 +68,16 @@ fn scrape() -> Scrape {
             refused: 3,
             lost: 0,
         }],
+        authorizers: vec![("gate".into(), vec![("allowed", 5), ("cached", 9)])],
+        callers_refused: vec![("wrong_token", 4), ("role", 0)],
+        issuers: vec![IssuerUse {
+            name: "players".into(),
+            verified: 7,
+            refused: vec![("missing", 2), ("expired", 1)],
+            fetches: Some([3, 0]),
+            keys: 2,
+            age_s: Some(12.5),
+        }],
         services: vec![Service {
             name: "game-api".into(),
             versions: vec![v41, v42],

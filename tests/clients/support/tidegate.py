@@ -27,15 +27,16 @@ services:
     cohort: {{ key: [ "cookie:uid", client-ip ] }}
 routes:
   - {{ service: game-api{route} }}
+{top}
 """
 
 
 class Tidegate:
     """Splits players evenly over `versions`, fields of a version by its name; the first is the baseline.
-    `service` is one more field of the service, `route` of its route.
+    `service` is one more field of the service, `route` are more of the route, `top` more of the file.
     """
 
-    def __init__(self, folder, authority, versions, service="", route=""):
+    def __init__(self, folder, authority, versions, service="", route="", top=""):
         text = CONFIGURATION.format(
             authority=authority.folder,
             baseline=next(iter(versions)),
@@ -43,6 +44,7 @@ class Tidegate:
             weights=json.dumps({name: 1 for name in versions}),
             service=service,
             route=f", {route}" if route else "",
+            top=top,
         )
         self.authority = authority
         self.file = folder / "tidegate.yaml"

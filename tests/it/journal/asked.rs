@@ -18,7 +18,7 @@ fn an_auditor_reads_entries_page_by_page_and_changes_nothing() {
     let origins = origins();
     let mut stage = Stage::new(&origins);
     let folder = stage.folder.path();
-    let roles = [("probe", "read"), ("gli", "auditor"), ("ci", "operate")];
+    let roles = [("probe", "viewer"), ("gli", "auditor"), ("ci", "operate")];
     let tokens: Vec<String> = roles.iter().map(|(name, role)| token(folder, name, role)).collect();
     let admin =
         format!("admin: {{ address: \"{}\", tokens: [ {} ] }}", stage.admin, tokens.join(", "));
@@ -51,7 +51,7 @@ fn an_auditor_reads_entries_page_by_page_and_changes_nothing() {
     assert_eq!(ask("gli", "GET", "/metrics", "").status, 200);
     let refused = ask("probe", "GET", "/v1/audit", "");
     assert_eq!(refused.status, 403);
-    assert!(refused.text().contains("`auditor` or `operate`"), "{}", refused.text());
+    assert!(refused.text().contains("`auditor`, `approver` or `operator`"), "{}", refused.text());
     assert_eq!(ask("ci", "GET", "/v1/audit", "").status, 200);
 
     let (mut after, mut all) = (0, Vec::new());

@@ -1,0 +1,43 @@
+//! Properties of tokens that must hold for any input; used by `fuzz/`, and by the tests with the seeds of its corpus.
+
+use super::token::{MOST_TOKEN_BYTES, TokenTerms};
+use crate::{
+    config::{
+        jwks::KeySet,
+        schema::{Jwt, JwtAlgorithm},
+    },
+    routing::Claims,
+};
+
+/// The example of RFC 7515 appendix A.3, whose private key nobody is to use.
+const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+/// Its token counts at this time.
+const THEN: u64 = 1_300_819_000;
+
+/// Whatever the bytes, a token is judged without a panic, and only the one that the key signed counts. As a set of keys, they are
+/// keys or are none; as a payload, their claims can be read.
+pub fn token(input: &[u8]) {
+    let (algorithms, jwt) = (vec![JwtAlgorithm::ES256], |algorithms| {
+        let text = serde_json::json!({ "jwks": "k", "algorithms": algorithms, "issuer": "joe", "leeway": "1ms" });
+        serde_json::from_value::<Jwt>(text).expect("a configuration")
+    });
+    let keys = KeySet::read(KEYS, &algorithms).expect("a key");
+    let terms = TokenTerms::new(&jwt(algorithms));
+    if let Ok(verified) = terms.verify(input, &keys, THEN) {
+        assert!(input.len() <= MOST_TOKEN_BYTES);
+        assert_eq!(verified.claims.one("iss"), Some("joe"));
+        assert_eq!(verified.claims.one("http://example.com/is_root"), Some("true"));
+        assert_eq!(verified.until_s, 1_300_819_380);
+    }
+    assert!(terms.verify(input, &keys, 1_300_819_380).is_err(), "it has expired");
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(set) = KeySet::read(text, &[JwtAlgorithm::ES256, JwtAlgorithm::RS256]) {
+        assert!(!set.is_empty());
+        assert!(terms.verify(input, &set, THEN).is_err());
+    }
+    if let Ok(payload) = serde_json::from_str(text) {
+        let claims = Claims::new(&payload);
+        assert!(payload.keys().all(|name| claims.all(name).len() <= input.len()));
+    }
+}

@@ -1,0 +1,157 @@
+//! The client's token on the path: found, verified once, and remembered by the worker.
+
+use std::{
+    rc::Rc,
+    time::{Instant, SystemTime},
+};
+
+use super::{
+    problem::{Extra, Problem, RETRY_AFTER},
+    rejected::Stop,
+    waiting::{Passed, Wait},
+    worker::Worker,
+};
+use crate::{
+    config::pattern::KeySource,
+    policy::token::TokenFault,
+    routing::{Claims, RequestView},
+    snapshot::{Identity, Issuer},
+};
+
+/// What the client's token says, if the route asks for one; `None` if there is none and none is needed.
+pub(super) fn check(
+    identity: &Identity,
+    worker: &Worker,
+    request: &RequestView<'_>,
+    passed: &mut Passed,
+) -> Result<Option<Rc<Claims>>, Stop> {
+    let issuer = &*identity.issuer;
+    let claims = match verified(issuer, worker, request) {
+        Ok(claims) => claims,
+        Err(TokenFault::Missing) if !identity.required => return Ok(None),
+        Err(fault) => return Err(refuse(issuer, fault, passed)),
+    };
+    match identity.require.iter().all(|condition| condition.holds_in_claims(&claims)) {
+        true => Ok(Some(claims)),
+        false => Err(refuse(issuer, TokenFault::Claim, passed)),
+    }
+}
+
+/// What the client's token says, for the choice of the route; `None` if it has none that counts, which the route answers.
+#[cold]
+pub(super) fn early(
+    issuer: &Issuer,
+    worker: &Worker,
+    request: &RequestView<'_>,
+) -> Option<Rc<Claims>> {
+    verified(issuer, worker, request).ok()
+}
+
+/// Writes the header fields that `issuer` makes of `claims` as lines. A value that is no value of a field is left out.
+pub(super) fn put_headers(issuer: &Issuer, claims: &Claims, lines: &mut Vec<u8>) {
+    for (name, claim) in &issuer.headers {
+        let values = claims.all(claim);
+        let is_text = |value: &str| !value.bytes().any(|b| b < b' ' || b == 0x7f);
+        if values.is_empty() || !values.iter().all(|value| is_text(value)) {
+            continue;
+        }
+        lines.extend_from_slice(name.as_bytes());
+        lines.extend_from_slice(b": ");
+        for (at, value) in values.iter().enumerate() {
+            lines.extend_from_slice(if at > 0 { b"," } else { b"" });
+            lines.extend_from_slice(value.as_bytes());
+        }
+        lines.extend_from_slice(b"\r\n");
+    }
+}
+
+fn verified(
+    issuer: &Issuer,
+    worker: &Worker,
+    request: &RequestView<'_>,
+) -> Result<Rc<Claims>, TokenFault> {
+    let token = sent(&issuer.from, request)?;
+    let keys = issuer.keys.keys();
+    let keys = keys.as_deref().ok_or(TokenFault::NoKeys)?;
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now_s = since_epoch.map_or(0, |since| since.as_secs());
+    let mut known = worker.tokens.borrow_mut();
+    let by = (issuer.number, keys.number);
+    if let Some(claims) = known.find(token, by, now_s) {
+        return Ok(claims);
+    }
+    let verified = issuer.terms.verify(token, keys, now_s)?;
+    issuer.keys.note_verified();
+    Ok(known.put(token, by, verified))
+}
+
+/// The token in the first of the places `from` that has one.
+fn sent<'a>(from: &[KeySource], request: &RequestView<'a>) -> Result<&'a [u8], TokenFault> {
+    for source in from {
+        let found = match source {
+            KeySource::Header(name) => in_header(name, request)?,
+            KeySource::Cookie(name) => request.cookie(name),
+            // Refused by the check of the configuration.
+            _ => None,
+        };
+        if let Some(token) = found.filter(|token| !token.is_empty()) {
+            return Ok(token);
+        }
+    }
+    Err(TokenFault::Missing)
+}
+
+/// The token in the header field `name`. If there are two such fields, the version might read the other one.
+fn in_header<'a>(name: &str, request: &RequestView<'a>) -> Result<Option<&'a [u8]>, TokenFault> {
+    let mut fields = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
+    let (first, None) = (fields.next(), fields.next()) else {
+        return Err(TokenFault::Malformed);
+    };
+    let Some(value) = first.map(|field| field.value) else { return Ok(None) };
+    Ok(match value.split_first_chunk::<7>() {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+            Some(token.trim_ascii())
+        }
+        // Of another scheme, which is not ours to judge.
+        _ if name == "authorization" => None,
+        _ => Some(value),
+    })
+}
+
+/// The response to a request without a token that counts (RFC 6750 section 3), or a wait for the issuer's keys.
+#[cold]
+fn refuse(issuer: &Issuer, fault: TokenFault, passed: &mut Passed) -> Stop {
+    if matches!(fault, TokenFault::NoKeys | TokenFault::UnknownKey)
+        && issuer.is_fetched
+        && !std::mem::replace(&mut passed.keys, true)
+        && let Some(ended) = issuer.keys.want(Instant::now())
+    {
+        return Stop::Wait(Wait::Keys(ended));
+    }
+    issuer.keys.note_fault(fault);
+    let (status, kind, detail, error) = match fault {
+        TokenFault::Missing => (401, "token_missing", "the request needs a token", ""),
+        TokenFault::Malformed => (401, "token", "the token cannot be read", INVALID),
+        TokenFault::Algorithm => (401, "token", "the token's algorithm is not accepted", INVALID),
+        TokenFault::UnnamedKey => (401, "token", "the token names no key", INVALID),
+        TokenFault::UnknownKey => (401, "token", "the token's key is not known", INVALID),
+        TokenFault::Signature => (401, "token", "the token's signature is wrong", INVALID),
+        TokenFault::Expired => (401, "token", "the token has expired", INVALID),
+        TokenFault::Early => (401, "token", "the token is not valid yet", INVALID),
+        TokenFault::Issuer => (401, "token", "the token is of another issuer", INVALID),
+        TokenFault::Audience => (401, "token", "the token is for another audience", INVALID),
+        TokenFault::Claim => {
+            let error = " error=\"insufficient_scope\"";
+            (403, "token_claim", "the token lacks a claim that is required here", error)
+        }
+        TokenFault::NoKeys => (503, "token_keys", "tokens cannot be verified at the moment", ""),
+    };
+    let problem = Problem { status, kind, detail, retry_after: RETRY_AFTER };
+    let fields = match status {
+        503 => Vec::new(),
+        _ => format!("WWW-Authenticate: Bearer{error}\r\n").into_bytes(),
+    };
+    Stop::Answer(problem, Some(Box::new(Extra { fields, members: String::new() })))
+}
+
+const INVALID: &str = " error=\"invalid_token\"";
