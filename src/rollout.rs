@@ -28,7 +28,7 @@ mod split;
 mod state;
 mod window;
 
-pub use event::{Action, Entry, Event, Observed, Refused, Start};
+pub use event::{Action, Event, Observed, Refused, Start};
 pub use gate::{
     Approval, Decision, GateReply, Patience, Reply, Seen, Slow, amounts, approval, decide,
     evidence, evidence_alone, slo, webhook,
@@ -43,7 +43,7 @@ pub use smoke::{
     Failure, Smoke, SmokeAnswer, SmokeReport, SmokeRequest, SmokeRun, SmokeStepReport,
 };
 pub use split::{Weights, share, with_share, without};
-pub use state::{BreakIn, Due, Frozen, Missing, Outcome, Progress, Ramp, Rollout, URGENT};
+pub use state::{BreakIn, Due, Entry, Frozen, Missing, Outcome, Progress, Ramp, Rollout, URGENT};
 pub use window::{Growth, Windows};
 
 #[cfg(test)]

@@ -2,11 +2,17 @@
 //!
 //! Each change that moves players leaves a split behind, on top of a stack. A rollback takes the top one away and
 //! brings it into force; what the rollback itself leaves is never put there, so no rollback leads to it.
+//!
+//! A rollout is one change from its start to its end, with the weights that people set meanwhile: each of them
+//! leaves the split before it ([`left_by_hand`]). So no rollback gives players back to a version that failed.
 
 use indexmap::IndexMap;
 
 use super::carried::SetWeights;
-use crate::{config::units::Weight, rollout};
+use crate::{
+    config::units::Weight,
+    rollout::{self, Rollout},
+};
 
 /// Weights by version.
 pub type Split = IndexMap<String, Weight>;
@@ -61,6 +67,13 @@ impl Undo {
     }
 }
 
+/// The split that weights leave which somebody sets instead of `written`: the one before the last `rollout` of the
+/// service, while that goes on.
+pub fn left_by_hand(rollout: Option<&Rollout>, written: Split) -> Split {
+    let going = rollout.filter(|rollout| !rollout.phase.is_end());
+    going.map_or(written, |rollout| rollout.before.clone())
+}
+
 /// Whether both give the same players to each version.
 pub fn is_same_split(one: &Split, other: &Split) -> bool {
     let mut names = one.keys().chain(other.keys());
@@ -71,7 +84,13 @@ pub fn is_same_split(one: &Split, other: &Split) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, time::SystemTime};
+
     use super::*;
+    use crate::{
+        config::{problem::FieldPath, schema::Step},
+        rollout::{Plan, Start},
+    };
 
     fn split(each: &[(&str, f64)]) -> Split {
         let weight = |w| Weight::new(w).expect("a weight");
@@ -109,6 +128,47 @@ mod tests {
         assert_eq!(steps.clone().after(all("a"), &all("a")), undo);
         // A rollback by command has taken it away already.
         assert_eq!(steps.back().after(all("a"), &all("a")), undo);
+    }
+
+    /// A rollout from `before` to b.
+    fn rollout(before: Split) -> Rollout {
+        let steps = serde_json::from_str(r#"[{"weight":"100%"}]"#).expect("steps");
+        let steps: Vec<Step> = steps;
+        let begin = Start {
+            service: "game-api".to_owned(),
+            to: "b".to_owned(),
+            plan: Plan::new(None, &steps, &FieldPath::default()).expect("a plan"),
+            by: "ci".to_owned(),
+            reason: String::new(),
+            urgent: false,
+            second_person: false,
+            weights: before,
+            ejected: BTreeSet::new(),
+        };
+        rollout::start(begin, None, SystemTime::UNIX_EPOCH).expect("started").0
+    }
+
+    /// Regression: a rollback after a rollout had failed gave its version the share of its last step again.
+    #[test]
+    fn weights_set_by_hand_are_a_part_of_the_rollout_that_goes_on() {
+        let undo = Undo::default().after(all("z"), &all("a"));
+        let share = |b: f64| split(&[("a", 100.0 - b), ("b", b)]);
+        let mut rollout = rollout(all("a"));
+        let by_hand = |undo: Undo, written: f64, set: &Split| {
+            undo.after(left_by_hand(Some(&rollout), share(written)), set)
+        };
+        let step = |undo: Undo, set: &Split| undo.after(all("a"), set);
+        let set = by_hand(step(undo.clone(), &share(50.0)), 50.0, &share(30.0));
+        let set = by_hand(set, 30.0, &share(20.0));
+        let resumed = step(set.clone(), &share(50.0));
+        for undo in [set, resumed.clone()] {
+            assert_eq!((&undo.before, &*undo.earlier), (&Some(all("a")), &[all("z")][..]));
+        }
+        assert_eq!(step(resumed.clone(), &all("a")), undo, "it went back");
+        assert_eq!(by_hand(resumed, 50.0, &all("a")), undo, "somebody went back by hand");
+        rollout.phase = rollout::Phase::Done;
+        assert_eq!(left_by_hand(Some(&rollout), share(50.0)), share(50.0));
+        assert_eq!(left_by_hand(None, share(50.0)), share(50.0));
     }
 
     #[test]

@@ -104,7 +104,8 @@ impl Opened {
         moved(reached, -(verdict.since_s - at_s).max(0.0))
     }
 
-    fn harm(&self, versions: &[VersionCurve]) -> Harm {
+    /// The harm as the curves tell it, which begin at `from`.
+    fn harm(&self, versions: &[VersionCurve], from: SystemTime) -> Harm {
         let Happened { kind, ejected_at, .. } = self.happened;
         let is_ejection = matches!(kind, Kind::Ejected | Kind::EndpointEjected);
         let ago = |at| offset_s(self.at, at).max(0.0);
@@ -113,6 +114,7 @@ impl Opened {
             verdict: self.happened.cause(),
             versions,
             lasted_s: self.happened.lasted_s(),
+            known_s: ago(from),
             ejected_ago_s: ejected_at.filter(|_| !is_ejection).map(ago),
             earlier: self.earlier.as_ref().map(|earlier| (&earlier.id, ago(earlier.at))),
         })
@@ -128,7 +130,8 @@ impl Happened {
     /// The time since the first step of the rollout that ended, in seconds; `None` if it is no rollout.
     fn lasted_s(&self) -> Option<f64> {
         let steps = self.rollout.as_ref()?.steps.iter();
-        Some(steps.filter_map(|step| step.lasted_s).sum())
+        // Not a sum, which is −0 of nothing.
+        Some(steps.filter_map(|step| step.lasted_s).fold(0.0, |sum, lasted| sum + lasted))
     }
 
     /// A sentence without a full stop.
@@ -177,7 +180,7 @@ impl Incident {
             onset_at: opened.onset().map(rfc3339),
             judged_since: opened.judged_since().map(rfc3339),
             covers: Covers { from: rfc3339(from), until: rfc3339(until) },
-            harm: opened.harm(&versions),
+            harm: opened.harm(&versions, from),
             verdict: happened.verdict.clone(),
             rollout: happened.rollout.as_deref().cloned(),
             timeline: timeline(opened, events),

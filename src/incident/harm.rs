@@ -79,6 +79,8 @@ pub(super) struct Asked<'a> {
     pub(super) versions: &'a [VersionCurve],
     /// The time since the first step of the rollout that ended, in seconds.
     pub(super) lasted_s: Option<f64>,
+    /// The time before the incident that the curves cover, in seconds: no more than since the process was started.
+    pub(super) known_s: f64,
     /// The time since the verdict ejected the version, in seconds, if that was another incident.
     pub(super) ejected_ago_s: Option<f64>,
     /// The incident of the version before this one, and the time since then, in seconds.
@@ -98,6 +100,8 @@ struct Counted {
     players: Option<u64>,
     /// No baseline served beside it: the time begins with the judging, not with a difference.
     alone: bool,
+    /// The process was started in that time, and only what was counted since then is known.
+    begun_anew: bool,
     counted_in: Option<Id>,
     shared_with: Option<Id>,
 }
@@ -116,6 +120,7 @@ pub(super) fn harm(asked: Asked<'_>) -> Harm {
     // Where another incident has counted all of it, there is nothing to compare.
     let is_nothing = counted.counted_in.is_some() && counted.requests == 0;
     let estimate = match is_nothing {
+        _ if counted.is_unknown() => None,
         true => Some(0.0),
         false => counted.expected.map(|rate| thousandths(beyond(rate))),
     };
@@ -158,11 +163,13 @@ impl Asked<'_> {
         let earlier = self.earlier.filter(|(_, ago_s)| *ago_s < before_s);
         let counted = [earlier.map(|(_, ago_s)| ago_s), self.ejected_ago_s];
         let before_s = counted.into_iter().flatten().fold(before_s, f64::min).max(0.0);
+        let begun_anew = self.lasted_s.is_some() && self.known_s < before_s;
+        let before_s = if begun_anew { self.known_s } else { before_s };
         let sum = |version: &VersionCurve| version.rates.sum(-before_s, 0.0);
         let subject = self.of(Role::Subject).map_or((0, 0), sum);
         let counted_in = earlier.map(|(id, _)| id.clone());
         let baseline = self.of(Role::Baseline).map(sum);
-        Counted { counted_in, ..by_counters(subject, baseline, before_s) }
+        Counted { counted_in, begun_anew, ..by_counters(subject, baseline, before_s) }
     }
 }
 
@@ -207,6 +214,7 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
         expectation,
         players: players.filter(|players| *players > 0),
         alone: verdict.alone,
+        begun_anew: false,
         counted_in: None,
         shared_with: None,
     })
@@ -246,14 +254,23 @@ fn by_counters(
         expectation,
         players: None,
         alone: false,
+        begun_anew: false,
         counted_in: None,
         shared_with: None,
     }
 }
 
 impl Counted {
+    /// Whether nothing was counted because the process was started in that time.
+    fn is_unknown(&self) -> bool {
+        self.begun_anew && self.requests == 0
+    }
+
     /// The estimate with its formula.
     fn in_words(&self, estimate: Option<f64>) -> String {
+        if self.is_unknown() {
+            return "Not known: the process was started anew meanwhile.".to_owned();
+        }
         let (failures, requests) = (count(self.failures), count(self.requests));
         let time = seconds(self.counted_s);
         let since = match (self.source, &self.counted_in) {
@@ -276,11 +293,17 @@ impl Counted {
         self.told(&facts, estimate) + &self.also()
     }
 
-    /// What else counts the same requests.
+    /// What else counts the same requests, and what is not counted.
     fn also(&self) -> String {
-        self.shared_with.as_ref().map_or(String::new(), |id| {
+        let shared = self.shared_with.as_ref().map_or(String::new(), |id| {
             format!(" The incident {id} counts a part of these requests, too.")
-        })
+        });
+        match self.begun_anew {
+            true => {
+                shared + " What was before is not known: the process was started anew meanwhile."
+            }
+            false => shared,
+        }
     }
 
     fn told(&self, facts: &str, estimate: Option<f64>) -> String {
@@ -319,7 +342,8 @@ mod tests {
     /// What is asked of a manual ejection.
     fn asked(versions: &[VersionCurve]) -> Asked<'_> {
         let (verdict, lasted_s, ejected_ago_s, earlier) = Default::default();
-        Asked { kind: Kind::Ejected, verdict, versions, lasted_s, ejected_ago_s, earlier }
+        let (kind, known_s) = (Kind::Ejected, 300.0);
+        Asked { kind, verdict, versions, lasted_s, known_s, ejected_ago_s, earlier }
     }
 
     fn curve(role: Role, requests: u32, failures: u32) -> VersionCurve {
@@ -378,6 +402,24 @@ mod tests {
         assert_eq!((short.counted_s, short.requests, short.failures), (20.0, 200, 60));
         let none = super::harm(Asked { lasted_s: Some(0.0), ..asked(&versions) });
         assert_eq!(none.failures, 0);
+    }
+
+    /// Regression: `0 of 0 requests … in the -0.0 s before the incident`, after a kill in a bake.
+    #[test]
+    fn what_another_process_counted_is_not_known() {
+        let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
+        let of = |known_s, versions| {
+            let (kind, lasted_s) = (Kind::RolloutRolledBack, Some(200.0));
+            harm(Asked { kind, lasted_s, known_s, ..asked(versions) })
+        };
+        let part = of(20.0, &versions);
+        assert_eq!((part.counted_s, part.requests, part.failures), (20.0, 200, 60));
+        let told = " What was before is not known: the process was started anew meanwhile.";
+        assert!(part.how.ends_with(told), "{}", part.how);
+        assert!(!of(200.0, &versions).how.contains("anew"));
+        let none = of(20.0, &[curve(Role::Subject, 0, 0), curve(Role::Baseline, 100, 1)]);
+        assert_eq!((none.estimate, none.requests), (None, 0));
+        assert_eq!(none.how, "Not known: the process was started anew meanwhile.");
     }
 
     #[test]

@@ -72,11 +72,11 @@ pub struct Turn {
 }
 
 impl Review {
-    /// A rollout as it is at its end, with its transitions in their order.
-    pub fn new(rollout: &Rollout, entries: &[Entry]) -> Self {
+    /// A rollout as it is at its end.
+    pub fn new(rollout: &Rollout) -> Self {
         let ended = rollout.since_unix_ms;
         let steps = rollout.plan.steps().iter().enumerate();
-        let steps = steps.map(|(nth, step)| reviewed((nth, step), rollout, entries, ended));
+        let steps = steps.map(|(nth, step)| reviewed((nth, step), rollout, ended));
         Self {
             to: rollout.to.clone(),
             plan: rollout.plan.name.clone(),
@@ -87,7 +87,7 @@ impl Review {
             ended: rollout.phase.label().to_owned(),
             cause: rollout.cause.clone(),
             steps: steps.collect(),
-            transitions: entries.iter().map(Turn::from).collect(),
+            transitions: rollout.entries.iter().map(Turn::from).collect(),
         }
     }
 }
@@ -112,12 +112,8 @@ fn at(unix_ms: u64) -> SystemTime {
         .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-fn reviewed(
-    (nth, step): (usize, &Step),
-    rollout: &Rollout,
-    entries: &[Entry],
-    ended_unix_ms: u64,
-) -> ReviewedStep {
+fn reviewed((nth, step): (usize, &Step), rollout: &Rollout, ended_unix_ms: u64) -> ReviewedStep {
+    let entries = &rollout.entries;
     // A step begins when its weight is set, and ends when the next one begins or players are taken away.
     let sets = |entry: &&Entry| matches!(entry.on, On::Grow | On::Bake);
     let began = entries.iter().find(|entry| sets(entry) && entry.step == nth);
@@ -168,15 +164,15 @@ mod tests {
     use super::*;
     use crate::{
         config::{problem::FieldPath, units::Weight},
-        rollout::{Action, Event, Observed, Plan, Reply, Start, apply, start},
+        rollout::{Event, Observed, Plan, Reply, Start, apply, start},
     };
 
     const PLAN: &str = r#"[{"weight":"5%","for":"30s","requests":100,"gates":["evidence"]},
         {"weight":"50%","for":"1m","within":"10m","gates":["evidence","approval"]},
         {"weight":"100%","bake":"2h"}]"#;
 
-    /// A rollout that passes its first step and fails in the second one, with its transitions.
-    fn failed() -> (Rollout, Vec<Entry>) {
+    /// A rollout that passes its first step and fails in the second one.
+    fn failed() -> Rollout {
         let steps: Vec<Step> = serde_json::from_str(PLAN).expect("steps");
         let weight = |w| Weight::new(w).expect("a weight");
         let begin = Start {
@@ -190,8 +186,7 @@ mod tests {
             weights: [("v41".to_owned(), weight(100.0)), ("v42".to_owned(), weight(0.0))].into(),
             ejected: Default::default(),
         };
-        let (mut rollout, mut entries) =
-            (start(begin, None, at(0)).expect("started").0, Vec::new());
+        let mut rollout = start(begin, None, at(0)).expect("started").0;
         for second in 1..60 {
             let reply = if second < 50 { Reply::Pass } else { Reply::Fail };
             let observed = Observed {
@@ -200,21 +195,14 @@ mod tests {
                 evidence: Some(reply.because("it says so")),
                 ..Observed::default()
             };
-            let (next, actions) =
-                apply(&rollout, Event::Tick(observed), at(second * 1_000)).expect("a tick");
-            rollout = next;
-            entries.extend(actions.into_iter().filter_map(|action| match action {
-                Action::Record(entry) => Some(entry),
-                _ => None,
-            }));
+            rollout = apply(&rollout, Event::Tick(observed), at(second * 1_000)).expect("a tick").0;
         }
-        (rollout, entries)
+        rollout
     }
 
     #[test]
     fn a_review_has_the_steps_with_their_times_and_what_ended_it() {
-        let (rollout, entries) = failed();
-        let review = Review::new(&rollout, &entries);
+        let review = Review::new(&failed());
         assert_eq!(
             (&*review.ended, &*review.started_at),
             ("rolled_back", "1970-01-01T00:00:00.000Z")

@@ -107,8 +107,7 @@ pub(super) fn ratio(part: u64, of: u64) -> Option<f64> {
 
 /// A length of time: `0.8 s`, `42 s`, `5 min 10 s`.
 pub(super) fn seconds(s: f64) -> String {
-    match s {
-        s if s < 0.0 => seconds(-s),
+    match s.abs() {
         s if s < 10.0 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),
         s => {

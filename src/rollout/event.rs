@@ -2,14 +2,12 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
 use super::{
     gate::GateReply,
     phase::{On, Phase, commands},
     plan::Plan,
     split::Weights,
-    state::{BreakIn, Frozen, Outcome},
+    state::{Entry, Frozen, Outcome},
 };
 use crate::config::schema::GateWebhook;
 
@@ -174,34 +172,6 @@ pub enum Action {
     Warn(String),
     /// The rollout has ended.
     Finish(Outcome),
-}
-
-/// A transition that was taken.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
-    /// What led to it.
-    pub on: On,
-    /// The phase before.
-    pub from: Phase,
-    /// The phase after.
-    pub to: Phase,
-    /// The step, counted from 0.
-    pub step: usize,
-    /// Who: a token's name; `rollout` if it went on by itself.
-    pub by: String,
-    /// Why, a sentence without a full stop.
-    pub reason: String,
-    /// When, in milliseconds since 1970.
-    pub at_unix_ms: u64,
-    /// The break-in that a growth rests on.
-    pub break_in: Option<BreakIn>,
-}
-
-impl Entry {
-    /// Whether it belongs into the journal: `hold` and `go_on` change nothing that must be kept.
-    pub fn is_kept(&self) -> bool {
-        !matches!(self.on, On::Hold | On::GoOn)
-    }
 }
 
 /// The commands that are possible in a phase, as a sentence part.

@@ -19,10 +19,10 @@ use std::time::{Duration, SystemTime};
 
 pub use self::ask::{ASK_AGAIN, SETTLE, SMOKE_AGAIN};
 use super::{
-    event::{Action, Entry, Event, Refused, Start},
+    event::{Action, Event, Refused, Start},
     phase::{On, Phase, is_legal, is_possible},
     split::share,
-    state::{BreakIn, Due, Outcome, Progress, Rollout, ms},
+    state::{BreakIn, Due, Entry, Outcome, Progress, Rollout, ms},
 };
 
 /// Most time between two ticks that counts, a few times what lies between them usually: in a longer gap nobody
@@ -102,6 +102,7 @@ pub fn start(
         last_requests: None,
         asked: current.map_or(0, |ended| ended.asked),
         due: urgent.then(|| Due::from(now)),
+        entries: Vec::new(),
     };
     match rollout.way() {
         Some(_) => Ok((rollout, actions)),
@@ -198,6 +199,7 @@ impl Run {
         }
         let (step, by, at_unix_ms) = (self.state.step, by.to_owned(), self.now_unix_ms);
         let entry = Entry { on, from, to, step, by, reason, at_unix_ms, break_in };
+        self.state.remember(entry.clone());
         self.actions.push(Action::Record(entry));
     }
 

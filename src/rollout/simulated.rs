@@ -13,11 +13,11 @@ use fastrand::Rng;
 use self::world::World;
 use super::{
     MOST_GAP,
-    event::{Action, Entry, Event},
+    event::{Action, Event},
     gate::{GateReply, Reply},
     phase::{On, Phase, TRANSITIONS, is_legal},
     split::{share, without},
-    state::{Missing, Outcome, Rollout},
+    state::{Entry, Missing, Outcome, Rollout},
 };
 use crate::config::schema::GateQuestion;
 

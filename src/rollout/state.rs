@@ -12,11 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     gate::{Approval, GateReply, Reply, in_words},
-    phase::Phase,
+    phase::{On, Phase},
     plan::Plan,
     split::{Weights, share, without},
 };
 use crate::config::schema::Gate;
+
+/// Most transitions of a rollout that are remembered.
+const MOST_ENTRIES: usize = 100;
 
 /// A rollout of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,6 +82,9 @@ pub struct Rollout {
     /// Until when the version must have all players, if the rollout is urgent.
     #[serde(default)]
     pub due: Option<Due>,
+    /// Its transitions, the oldest first, for reports; the journal has all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<Entry>,
 }
 
 /// The clock of an urgent rollout, such as one of a security patch.
@@ -265,6 +271,34 @@ pub struct Ramp {
     pub(super) from: f64,
 }
 
+/// A transition that was taken.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// What led to it.
+    pub on: On,
+    /// The phase before.
+    pub from: Phase,
+    /// The phase after.
+    pub to: Phase,
+    /// The step, counted from 0.
+    pub step: usize,
+    /// Who: a token's name; `rollout` if it went on by itself.
+    pub by: String,
+    /// Why, a sentence without a full stop.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at_unix_ms: u64,
+    /// The break-in that a growth rests on.
+    pub break_in: Option<BreakIn>,
+}
+
+impl Entry {
+    /// Whether it belongs into the journal: `hold` and `go_on` change nothing that must be kept.
+    pub fn is_kept(&self) -> bool {
+        !matches!(self.on, On::Hold | On::GoOn)
+    }
+}
+
 impl Rollout {
     /// The same in a process that goes on with it: nobody has watched since the last tick, and nobody will answer
     /// the smoke checks and webhooks that another process asked.
@@ -285,6 +319,18 @@ impl Rollout {
     /// The share of players that the version has by the weights in force, 0 to 1.
     pub fn share(&self) -> f64 {
         share(&self.weights, &self.to)
+    }
+
+    /// Remembers a transition. Of too many, those go first that are not in the journal either, and last those that
+    /// begin a step: one that was reached is told as reached.
+    pub(super) fn remember(&mut self, entry: Entry) {
+        self.entries.push(entry);
+        if self.entries.len() > MOST_ENTRIES {
+            let first = |goes: fn(&Entry) -> bool| self.entries.iter().position(goes);
+            let gone = first(|entry| !entry.is_kept())
+                .or_else(|| first(|entry| !matches!(entry.on, On::Grow | On::Bake)));
+            self.entries.remove(gone.unwrap_or_default());
+        }
     }
 
     /// Versions that had weight in the split before, without the new one.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidegate::{
     config::{problem::FieldPath, schema::Step, units::Weight},
-    rollout::{Action, Entry, Event, Observed, Phase, Plan, Rollout, Start, apply, start},
+    rollout::{Event, Observed, Phase, Plan, Rollout, Start, apply, start},
 };
 
 use crate::support::{Answer, Origin, Proxy, eventually, process::program};
@@ -318,8 +318,8 @@ fn reports_outlive_the_process_also_one_that_was_open() {
     assert_eq!(elements(page.text(), "svg"), 5);
 }
 
-/// A rollout to `v2` that an operator gave up at once, with its transitions.
-fn aborted() -> (Rollout, Vec<Entry>) {
+/// A rollout to `v2` that an operator gave up at once.
+fn aborted() -> Rollout {
     let steps: Vec<Step> =
         serde_json::from_str(r#"[{"weight":"5%","for":"1m"},{"weight":"100%"}]"#).expect("steps");
     let weight = |w| Weight::new(w).expect("a weight");
@@ -335,28 +335,22 @@ fn aborted() -> (Rollout, Vec<Entry>) {
         ejected: Default::default(),
     };
     let now = SystemTime::now();
-    let (mut rollout, mut entries) = (start(begin, None, now).expect("started").0, Vec::new());
+    let mut rollout = start(begin, None, now).expect("started").0;
     let abort = Event::Abort { by: "ops".to_owned(), reason: "not today".to_owned() };
     for event in [Event::Tick(Observed::default()), abort, Event::Tick(Observed::default())] {
-        let (next, actions) = apply(&rollout, event, now).expect("possible");
-        rollout = next;
-        entries.extend(actions.into_iter().filter_map(|action| match action {
-            Action::Record(entry) => Some(entry),
-            _ => None,
-        }));
+        rollout = apply(&rollout, event, now).expect("possible").0;
     }
-    (rollout, entries)
+    rollout
 }
 
 #[test]
 fn a_rollout_that_has_ended_and_a_rollback_leave_reports() {
     let stage = stage(true);
-    let (rollout, entries) = aborted();
+    let rollout = aborted();
     let mut running = rollout.clone();
     running.phase = Phase::Growing;
-    assert_eq!(stage.proxy.controller().finished_rollout(&running, &entries), None);
-    let opened =
-        stage.proxy.controller().finished_rollout(&rollout, &entries).expect("an incident");
+    assert_eq!(stage.proxy.controller().finished_rollout(&running), None);
+    let opened = stage.proxy.controller().finished_rollout(&rollout).expect("an incident");
     assert_eq!(opened.path, format!("/v1/incidents/{}", opened.id));
     let rolled_back = stage.proxy.controller().rolled_back(("game-api", "v2"), "ops", "as before");
     let rolled_back = rolled_back.expect("another");

@@ -245,7 +245,7 @@ impl Rollout {
 
 impl From<&Live> for Rollout {
     fn from(live: &Live) -> Self {
-        let entries = live.entries.iter().map(RolloutEntry::from).collect();
+        let entries = live.rollout.entries.iter().map(RolloutEntry::from).collect();
         Self { entries, ..Self::new(&live.rollout) }
     }
 }

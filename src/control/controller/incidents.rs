@@ -9,7 +9,7 @@ use crate::{
         incidents::Ledger,
     },
     incident::{Happened, Id, Kind, Review},
-    rollout::{Entry, On, Phase, Rollout},
+    rollout::{On, Phase, Rollout},
 };
 
 impl Controller {
@@ -110,13 +110,9 @@ impl Controller {
         self.open_incident(happened, SystemTime::now()).map(IncidentRef::from)
     }
 
-    /// Opens the incident of a rollout that has ended; `entries` are its transitions in their order. `None` while
-    /// it has not ended. Its caller names it in the event.
-    pub fn finished_rollout(
-        &mut self,
-        rollout: &Rollout,
-        entries: &[Entry],
-    ) -> Option<IncidentRef> {
+    /// Opens the incident of a rollout that has ended. `None` while it has not ended. Its caller names it in the
+    /// event.
+    pub fn finished_rollout(&mut self, rollout: &Rollout) -> Option<IncidentRef> {
         let kind = match rollout.phase {
             Phase::Done => Kind::RolloutDone,
             Phase::RolledBack => Kind::RolloutRolledBack,
@@ -124,7 +120,7 @@ impl Controller {
             _ => return None,
         };
         // That the split is restored follows from what somebody, or a gate, decided.
-        let decided = entries.iter().rev().find(|entry| entry.on != On::Restored);
+        let decided = rollout.entries.iter().rev().find(|entry| entry.on != On::Restored);
         let by = decided.map_or(&rollout.by, |entry| &entry.by);
         let happened = Happened {
             kind,
@@ -136,7 +132,7 @@ impl Controller {
             reason: rollout.cause.clone(),
             verdict: self.comparison_of(&rollout.service, &rollout.to),
             ejected_at: self.ejected_at(&rollout.service, &rollout.to),
-            rollout: Some(Box::new(Review::new(rollout, entries))),
+            rollout: Some(Box::new(Review::new(rollout))),
         };
         self.open_incident(happened, SystemTime::now()).map(IncidentRef::from)
     }

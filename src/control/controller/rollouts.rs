@@ -13,11 +13,7 @@ mod change;
 mod observe;
 mod publish;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use indexmap::IndexMap;
 use tokio::sync::Notify;
@@ -38,13 +34,10 @@ use crate::{
         state::{Change, ControlState},
         undo::{Undo, is_same_split},
     },
-    rollout::{self, Action, Entry, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
+    rollout::{self, Action, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
     snapshot::weights_in_force,
     store::Actor,
 };
-
-/// Most transitions of a rollout that are remembered for reports; the journal has all.
-const MOST_ENTRIES: usize = 100;
 
 /// Who made a change that a rollout made.
 fn itself() -> Actor {
@@ -56,8 +49,6 @@ fn itself() -> Actor {
 pub struct Live {
     /// As of the last tick.
     pub rollout: Rollout,
-    /// Its transitions since this process knows it, the oldest first.
-    pub entries: VecDeque<Entry>,
     /// What the versions had counted when its weights were set last.
     since: Counted,
     /// Smoke checks and webhooks that are to be asked.

@@ -16,7 +16,7 @@ use crate::{
         events::{EventDetails, EventKind},
         reach::Reach,
         state::{Change, ControlState},
-        undo::Undo,
+        undo::{Undo, left_by_hand},
     },
     snapshot::weights_in_force,
     store::Actor,
@@ -271,7 +271,8 @@ impl Controller {
         let written = written.map(|(version, weight)| (version.clone(), weight)).collect();
         let file = service.weights.clone();
         let undo = Undo::of(self.state.weights().get(name));
-        let undo = undo.after(written, &weights);
+        let rollout = self.rollouts.get(name).map(|live| &live.rollout);
+        let undo = undo.after(left_by_hand(rollout, written), &weights);
         let (top, earlier) = (undo.before, undo.earlier);
         let set = SetWeights { set: weights.clone(), file, why, before: top, earlier };
         let then = self.state.after(weights_set(name.to_owned(), set.clone()));

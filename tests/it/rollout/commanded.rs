@@ -38,6 +38,78 @@ fn weights_set_by_hand_pause_a_rollout_and_resuming_sets_its_own_again() {
     assert_eq!(aborted["cause"], "not today");
 }
 
+/// Sets weights by hand, and asserts that these pause the rollout.
+#[track_caller]
+fn set_by_hand(stage: &Stage, v2: u32) {
+    let body = json!({ "weights": { "v1": 100 - v2, "v2": v2 } }).to_string();
+    let path = "/v1/services/game-api/weights";
+    let mut admin = stage.proxy.admin();
+    let answer = admin.request("PUT", path).host("localhost").body(body.as_bytes()).send();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(stage.rollout()["phase"], "paused");
+}
+
+/// Regression: a rollback after it gave the version that had failed the share of the last step again.
+#[test]
+fn a_rollback_after_a_failed_rollout_leads_to_none_of_its_steps_and_weights() {
+    let stage = Stage::start(&[]);
+    let path = "/v1/services/game-api/rollback";
+    let steps = json!([{ "weight": "50%", "for": "1h" }, { "weight": "100%", "for": "1h" }]);
+    for way in ["abort", "rollback", "eject"] {
+        stage.begin(&steps);
+        stage.until("growing");
+        set_by_hand(&stage, 30);
+        set_by_hand(&stage, 20);
+        let planned = stage.post(&format!("{path}?dry_run=true"), &json!({}));
+        assert_eq!(planned.json()["shares"]["after"], json!({ "v1": 1.0, "v2": 0.0 }), "{way}");
+        stage.order("resume", &json!({}));
+        stage.until("growing");
+        eventually("its own weights are set again", || stage.shares() == [0.5, 0.5]);
+        if way == "eject" {
+            for order in ["eject", "reinstate"] {
+                let body = json!({ "version": "v2", "reason": "a test" });
+                let answer = stage.post(&format!("/v1/services/game-api/{order}"), &body);
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+        } else {
+            stage.order(way, &json!({}));
+        }
+        eventually("it ended", || {
+            let phase = stage.rollout()["phase"].clone();
+            phase == "aborted" || phase == "rolled_back"
+        });
+        assert_eq!(stage.shares(), [1.0, 0.0], "{way}");
+        let nothing = stage.post(path, &json!({}));
+        assert_eq!(nothing.status, 409, "{way}: {}", nothing.text());
+        assert!(nothing.text().contains("nothing further to go back to"), "{}", nothing.text());
+    }
+    // Weights that were set by hand stay where a rollout is given up, and there is a way back from them.
+    stage.begin(&steps);
+    stage.until("growing");
+    set_by_hand(&stage, 30);
+    stage.order("abort", &json!({}));
+    assert_eq!(stage.shares(), [0.7, 0.3]);
+    let back = stage.post(path, &json!({}));
+    assert_eq!((back.status, stage.shares()), (200, [1.0, 0.0]), "{}", back.text());
+    assert_eq!(stage.post(path, &json!({})).status, 409);
+}
+
+#[test]
+fn a_rollback_after_a_rollout_that_is_done_leads_to_the_split_before_it() {
+    let stage = Stage::start(&[]);
+    stage.begin(&json!([{ "weight": "50%", "for": "1h" }, { "weight": "100%", "for": "1s" }]));
+    stage.until("growing");
+    set_by_hand(&stage, 30);
+    stage.order("resume", &json!({}));
+    eventually("its own weights are set again", || stage.shares() == [0.5, 0.5]);
+    stage.order("promote", &json!({ "reason": "seen enough" }));
+    stage.until("done");
+    assert_eq!(stage.shares(), [0.0, 1.0]);
+    let back = stage.post("/v1/services/game-api/rollback", &json!({}));
+    assert_eq!((back.status, stage.shares()), (200, [1.0, 0.0]), "{}", back.text());
+    assert_eq!(stage.rollout()["phase"], "rolled_back");
+}
+
 #[test]
 fn a_command_that_is_not_possible_says_what_is() {
     let stage = Stage::start(&[]);

@@ -67,6 +67,41 @@ impl Kept {
         last
     }
 
+    /// The report of the rollout that is done.
+    #[track_caller]
+    fn report(&self) -> Value {
+        let mut report = Value::Null;
+        eventually("there is a report", || {
+            let all = self.try_get("/v1/incidents").unwrap_or_default();
+            let mut all = all["incidents"].as_array().into_iter().flatten();
+            let done = all.find(|incident| incident["kind"] == "rollout_done");
+            let id = done.and_then(|incident| incident["id"].as_str());
+            report =
+                id.and_then(|id| self.try_get(&format!("/v1/incidents/{id}"))).unwrap_or_default();
+            !report.is_null()
+        });
+        report
+    }
+
+    /// Asserts that the report has all steps and transitions, whichever process took them.
+    #[track_caller]
+    fn assert_reported_whole(&self, expected: &[&str]) {
+        let report = self.report();
+        let review = &report["rollout"];
+        for step in review["steps"].as_array().expect("steps") {
+            assert!(step["began_at"].is_string() && step["lasted_s"].is_number(), "{step}");
+        }
+        let transitions = review["transitions"].as_array().expect("transitions");
+        let on: Vec<&str> = transitions.iter().filter_map(|turn| turn["on"].as_str()).collect();
+        // Whether it held in between is up to the players.
+        let kept: Vec<&str> =
+            on.iter().copied().filter(|on| !matches!(*on, "hold" | "go_on")).collect();
+        assert_eq!(kept, expected, "{review}");
+        let how = report["harm"]["how"].as_str().expect("a text");
+        assert!(how.contains("the process was started anew meanwhile"), "{how}");
+        assert!(report["harm"]["counted_s"].as_f64() > Some(0.0), "{}", report["harm"]);
+    }
+
     fn entries(&self) -> Vec<Entry> {
         let reader = Reader::open(&self.folder.path().join("state")).expect("a journal");
         let filter = Filter { limit: Some(1_000), ..Filter::default() };
@@ -89,6 +124,7 @@ fn a_rollout_goes_on_where_it_was_after_a_kill() {
     let resumed = kept.try_get(ROLLOUT).expect("a rollout");
     assert_eq!((&resumed["step"], &resumed["share"]), (&json!(2), &json!(0.5)), "{resumed}");
     kept.until("it is done", |rollout| rollout["phase"] == "done");
+    kept.assert_reported_whole(&["grow", "grow", "grow", "finish"]);
 }
 
 #[test]
@@ -108,6 +144,7 @@ fn a_rollout_goes_on_in_the_process_that_takes_over() {
     let after = kept.try_get(ROLLOUT).expect("a rollout");
     assert!(after["watched_s"].as_f64() >= before["watched_s"].as_f64(), "{after}");
     kept.until("it is done", |rollout| rollout["phase"] == "done");
+    kept.assert_reported_whole(&["grow", "grow", "finish"]);
     let entries = kept.entries();
     let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind.as_str()).collect();
     assert!(kinds.contains(&"rollout_started"), "{kinds:?}");

@@ -1,13 +1,10 @@
 //! What people and the journal are told of a rollout.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Live, MOST_ENTRIES, itself, observe::Counted, shares};
+use super::{Live, itself, observe::Counted, shares};
 use crate::{
     control::{
         controller::{Controller, rolled::Rolled},
@@ -45,16 +42,12 @@ impl Controller {
                     if matches!(entry.on, On::Grow | On::Bake) {
                         self.evaluator.begin_step(&service);
                     }
-                    live.entries.push_back(entry.clone());
                 }
                 Action::RunSmoke { .. } | Action::CallWebhook { .. } => {
                     live.asks.push(action.clone());
                 }
                 Action::SetWeights(_) | Action::Warn(_) | Action::Finish(_) => {}
             }
-        }
-        while live.entries.len() > MOST_ENTRIES {
-            live.entries.pop_front();
         }
         let is_end = live.rollout.phase.is_end();
         // Most ticks have nothing to tell.
@@ -205,8 +198,7 @@ impl Controller {
 
     fn tell_ended(&mut self, live: &Live, outcome: Outcome, journal: Option<Head>) {
         let Rollout { service, to, cause, .. } = &live.rollout;
-        let entries: Vec<Entry> = live.entries.iter().cloned().collect();
-        let incident = self.finished_rollout(&live.rollout, &entries);
+        let incident = self.finished_rollout(&live.rollout);
         let report = incident.as_ref().map(|incident| incident.path.clone());
         let ended = outcome.phase().label();
         match outcome {
@@ -242,7 +234,6 @@ impl Live {
     pub(super) fn of(rollout: Rollout) -> Self {
         Self {
             rollout,
-            entries: VecDeque::new(),
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),

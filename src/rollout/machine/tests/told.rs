@@ -107,3 +107,29 @@ fn a_step_whose_time_is_over_without_evidence_says_so_as_the_next_one_begins() {
         )
     );
 }
+
+/// Regression: after a takeover or a kill a step that was reached was told as not reached.
+#[test]
+fn what_happened_is_remembered_in_the_state_and_the_steps_longest() {
+    let mut stage = Stage::new(r#"[{"weight":"1%","for":"1m"},{"weight":"100%","bake":"1h"}]"#);
+    let (ana, reason) = ("ana".to_owned(), "a test".to_owned());
+    stage.tick(0);
+    let on = |stage: &Stage| stage.rollout.entries.iter().map(|e| e.on).collect::<Vec<_>>();
+    assert_eq!(on(&stage), [On::Grow]);
+    let text = serde_json::to_string(&stage.rollout).expect("JSON");
+    let read: Rollout = serde_json::from_str(&text).expect("a rollout");
+    assert_eq!(read.resumed().entries, stage.rollout.entries);
+    for on in [On::Hold, On::GoOn].repeat(200) {
+        let entry = Entry { on, ..stage.rollout.entries[0].clone() };
+        stage.rollout.remember(entry);
+    }
+    stage.send(Event::Pause { by: ana.clone(), reason: reason.clone() });
+    let known = on(&stage);
+    assert_eq!((known.len(), known[0], known[99]), (100, On::Grow, On::Pause));
+    for _ in 0..100 {
+        stage.send(Event::Resume { by: ana.clone(), reason: reason.clone() });
+        stage.send(Event::Pause { by: ana.clone(), reason: reason.clone() });
+    }
+    let known = on(&stage);
+    assert_eq!((known.len(), known[0], known[99]), (100, On::Grow, On::Pause));
+}
