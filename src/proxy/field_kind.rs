@@ -38,6 +38,24 @@ pub(super) enum FieldKind {
     Other,
 }
 
+impl FieldKind {
+    /// Whether a field of a response concerns more than one connection; `Content-Length` aside.
+    #[inline]
+    pub(super) fn is_end_to_end(self) -> bool {
+        matches!(
+            self,
+            Self::Other
+                | Self::Date
+                | Self::Expect
+                | Self::Host
+                | Self::XForwarded
+                | Self::Claim
+                | Self::Epoch
+                | Self::RequestId
+        )
+    }
+}
+
 /// Classifies the field `name` of a request.
 pub(super) fn known_of_client(name: &str) -> FieldKind {
     match known(name) {

@@ -1,13 +1,12 @@
 //! Sends a response again that was kept.
 
 use http::StatusCode;
-use tokio::time::Instant;
 
 use super::{
     client::{Client, NextState},
     record::record_replayed,
     rejected::Rejected,
-    reply::flush,
+    reply::{answered, flush},
     rewrite::{put_field, put_status},
     worker::Worker,
 };
@@ -50,13 +49,5 @@ pub(super) async fn replay(
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
     record_replayed(worker, client, held, (answer, cohort));
-    match (flushed, held.whole) {
-        (Ok(()), Some(bytes)) if keep => {
-            client.inbox.consume(bytes);
-            client.idle_since = Instant::now();
-            NextState::Keep
-        }
-        (Ok(()), _) => NextState::Linger,
-        (Err(_), _) => NextState::Close,
-    }
+    answered(client, flushed, held.whole, keep)
 }

@@ -94,7 +94,18 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
     record_refused(worker, client, refused);
-    match (flushed, refused.whole) {
+    answered(client, flushed, refused.whole, keep)
+}
+
+/// What follows after the proxy's own response was `flushed`: the next request if the connection is to be kept and
+/// `whole` bytes of the inbox are all of this one.
+pub(super) fn answered(
+    client: &mut Client,
+    flushed: io::Result<()>,
+    whole: Option<usize>,
+    keep: bool,
+) -> NextState {
+    match (flushed, whole) {
         (Ok(()), Some(bytes)) if keep => {
             client.inbox.consume(bytes);
             client.idle_since = Instant::now();

@@ -192,15 +192,7 @@ pub(super) fn write_response(
     put_status(out, response.status, response.reason);
     for (field, kind) in response.fields() {
         match kind {
-            // These are end-to-end fields in responses.
-            FieldKind::Other
-            | FieldKind::Date
-            | FieldKind::Expect
-            | FieldKind::Host
-            | FieldKind::XForwarded
-            | FieldKind::Claim
-            | FieldKind::Epoch
-            | FieldKind::RequestId => {}
+            kind if kind.is_end_to_end() => {}
             FieldKind::Upgrade if persistence == Persistence::Upgrade => {}
             // 1xx and 204 must not have a length (RFC 9110 section 8.6).
             FieldKind::ContentLength if response.status >= 200 && response.status != 204 => {}

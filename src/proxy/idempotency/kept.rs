@@ -1,6 +1,6 @@
 //! What is kept of a response.
 
-use super::super::{field_kind::FieldKind, head::ResponseHead};
+use super::super::head::ResponseHead;
 
 /// The end-to-end header fields of a response except its length, each a line with its end.
 pub(super) fn fields(head: &ResponseHead<'_, '_>, date: &str) -> Vec<u8> {
@@ -11,16 +11,8 @@ pub(super) fn fields(head: &ResponseHead<'_, '_>, date: &str) -> Vec<u8> {
         }
     };
     for (field, kind) in head.fields() {
-        match kind {
-            FieldKind::Other
-            | FieldKind::Date
-            | FieldKind::Expect
-            | FieldKind::Host
-            | FieldKind::XForwarded
-            | FieldKind::Claim
-            | FieldKind::Epoch
-            | FieldKind::RequestId => put(field.name.as_bytes(), field.value),
-            _ => {}
+        if kind.is_end_to_end() {
+            put(field.name.as_bytes(), field.value);
         }
     }
     if !head.has_date {
