@@ -78,8 +78,10 @@ fn heading(admin: &str, status: &Value) -> String {
     let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
     for service in set {
         let by = by(&status["weights_set"][service]);
-        let _ =
-            writeln!(lines, "{service}: weights were set at runtime{by} and override the file's");
+        let _ = writeln!(
+            lines,
+            "{service}: weights were set at runtime{by}, and are in force whatever the file says"
+        );
     }
     let waiting = status["reload"]["waiting"].as_array().into_iter().flatten();
     let waiting: Vec<_> = waiting.filter_map(Value::as_str).collect();
@@ -239,8 +241,8 @@ THE JOURNAL IS NOT AS IT WAS WRITTEN: entry 3 was changed; `tidegate audit verif
 127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED
 127.0.0.1:8443: the previous certificates stay in use: new.pem: holds no certificate
 game-api v41: the previous certificates stay in use: ca.pem: bad
-game-api: weights were set at runtime and override the file's
-wallet: weights were set at runtime by ops (test) at 2026-11-26T18:00:00Z and override the file's
+game-api: weights were set at runtime, and are in force whatever the file says
+wallet: weights were set at runtime by ops (test) at 2026-11-26T18:00:00Z, and are in force whatever the file says
 changed in the file, takes effect at the next start: listen, workers
 the last reload was refused: edge.yaml: not taken over, 1 problem(s)
   1:9: listen: bad

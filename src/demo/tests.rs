@@ -49,7 +49,7 @@ fn a_small_demo_ejects_v42_once_it_fails_and_loses_nothing_else() {
     let report = text.lines().last().expect("a line");
     let (_, path) = report.split_once("The report of the rollout: ").expect("its path");
     let page = std::fs::read_to_string(path).expect("a page");
-    assert!(page.contains("The rollout of game-api to v42 was rolled back"), "{path}");
+    assert!(page.contains("Rolled back: the rollout of game-api to v42"), "{path}");
 }
 
 #[test]

@@ -145,12 +145,13 @@ impl Happened {
                 format!("{service} {version} was ejected")
             }
             (Kind::RolledBack, _) => format!("{service} was rolled back from {version}"),
-            (Kind::RolloutDone, _) => format!("The rollout of {service} to {version} is done"),
+            // The outcome comes first, since a list may cut what follows.
+            (Kind::RolloutDone, _) => format!("Done: the rollout of {service} to {version}"),
             (Kind::RolloutRolledBack, _) => {
-                format!("The rollout of {service} to {version} was rolled back")
+                format!("Rolled back: the rollout of {service} to {version}")
             }
             (Kind::RolloutAborted, _) => {
-                format!("The rollout of {service} to {version} was aborted")
+                format!("Aborted: the rollout of {service} to {version}")
             }
         }
     }

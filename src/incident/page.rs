@@ -103,7 +103,7 @@ fn before_it_returns(html: &mut Html, incident: &Incident) {
     html.section("Before it returns", |html| {
         let (what, effect) = match incident.kind {
             Kind::EndpointEjected => ("endpoint", "It gets its part of the version's requests"),
-            _ => ("version", "Its players return to it: it gets the share of its weight"),
+            _ => ("version", "Its weight counts again: its players return to it, if it is above 0,"),
         };
         html.paragraph(&format!(
             "Check first that the cause is gone: read the {what}'s own log from the onset on, and send a \

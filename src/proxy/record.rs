@@ -177,11 +177,15 @@ impl<'a> RequestRecord<'a> {
         self.repeats.get_or_insert_default().rescuer = Some(version);
     }
 
+    /// The version that has rescued the request, which ended with this `outcome`; `None` if none did.
+    fn rescuer(&self, outcome: u16) -> Option<&'a Version> {
+        self.repeats.as_ref()?.rescuer.filter(|_| (1..500).contains(&outcome))
+    }
+
     /// A repeated request ended with this `outcome`.
     #[cold]
     fn record_repeated(&self, outcome: u16) {
-        let is_rescued = self.repeats.as_ref().is_some_and(|repeats| repeats.rescuer.is_some());
-        if is_rescued && (1..500).contains(&outcome) {
+        if self.rescuer(outcome).is_some() {
             self.version.state.cells.of(self.worker.id).rescued.add(1);
         }
     }
@@ -408,7 +412,9 @@ impl<'a> RequestRecord<'a> {
                 retries: self.retries,
                 retry: repeats.and_then(|repeats| Some(repeats.reason?.label())),
                 withheld: repeats.and_then(|repeats| Some(repeats.withheld?.label())),
-                rescued_by: repeats.and_then(|repeats| Some(&*repeats.rescuer?.name)),
+                rescued_by: self
+                    .rescuer(self.outcome.unwrap_or(self.status))
+                    .map(|version| &*version.name),
             },
         );
     }

@@ -366,7 +366,7 @@ fn a_rollout_that_has_ended_and_a_rollback_leave_reports() {
     let timeline = report["timeline"].as_array().expect("a list");
     assert!(timeline.iter().any(|moment| moment["source"] == "rollout"), "{timeline:?}");
     let page = stage.get(&format!("{}.html", opened.path));
-    assert!(page.text().contains("The rollout of game-api to v2 was aborted"));
+    assert!(page.text().contains("Aborted: the rollout of game-api to v2"));
     assert!(page.text().contains("Steps of the plan") && page.text().contains("not today"));
     assert_eq!(elements(page.text(), "svg"), 5);
 }

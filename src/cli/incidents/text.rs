@@ -154,7 +154,7 @@ mod tests {
         let id = format!("2026-11-27T2315{second:02}Z-{service}-v42-rollout-done");
         serde_json::from_value(json!({
             "id": id, "kind": "rollout_done", "state": "complete",
-            "title": format!("The rollout of {service} to v42 is done"),
+            "title": format!("Done: the rollout of {service} to v42"),
             "at": "2026-11-27T23:15:00.000Z", "service": service, "version": "v42",
             "by": "a-token-with-a-long-name", "reason": "x", "harmed": 13.8,
             "path": format!("/v1/incidents/{id}"),
@@ -170,7 +170,7 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
         assert!(text.contains("and 10 more: `--limit 200` shows them"), "{text}");
         assert!(text.contains("kept in memory only"), "{text}");
-        assert!(text.contains("The rollout") && text.contains("a-token-with-a-…"), "{text}");
+        assert!(text.contains("Done: the ") && text.contains("a-token-with-a-…"), "{text}");
         (list.kept_in, list.incidents) = (Some(KeptIn::State), vec![summary(0, &"g".repeat(40))]);
         let text = listed(&list, 20);
         assert!(!text.contains("WHAT") && !text.contains("memory"), "{text}");

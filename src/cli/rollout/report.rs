@@ -1,12 +1,17 @@
 //! A rollout as text for people.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use humantime::format_rfc3339_seconds;
 
 use crate::{
     admin::model::{Rollout, RolloutStep},
     cli::columns::{aligned, table},
     control::controller::percent,
-    rollout::Phase,
+    rollout::{BreakIn, Phase},
 };
 
 /// A rollout with its steps, gates and what it waits for.
@@ -24,6 +29,9 @@ pub(super) fn report(rollout: &Rollout) -> String {
     for gate in &rollout.gates {
         let (name, reply, why) = (&gate.gate, gate.reply.label(), &gate.why);
         let _ = write!(text, "\n  {name}: {reply}: {why}");
+    }
+    if let Some(leave) = rollout.break_in.as_ref().filter(|_| !rollout.phase.is_end()) {
+        let _ = write!(text, "\n{}", broken_into(leave));
     }
     if let Some(next) = next(rollout) {
         let _ = write!(text, "\n{next}");
@@ -71,6 +79,16 @@ pub(super) fn line(rollout: &Rollout) -> String {
     let waits = if *phase == Phase::Paused { cause.clone() } else { waits };
     let gap = if waits.is_empty() { "" } else { ": " };
     format!("{to} is {}{place}, with {share} of the players{gap}{waits}", shown(*phase))
+}
+
+/// What a break-in allows.
+fn broken_into(leave: &BreakIn) -> String {
+    let BreakIn { window, by, second, reason, until_unix_ms } = leave;
+    let and = second.as_ref().map_or_else(String::new, |second| format!(" and {second}"));
+    let until = until_unix_ms.map_or_else(String::new, |until| {
+        format!(", until {}", format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(until)))
+    });
+    format!("it may grow in the window {window}{until}, which {by}{and} broke into: {reason}")
 }
 
 /// The command that is probably wanted next.
