@@ -35,7 +35,7 @@ use std::{
 };
 
 pub use self::{
-    authorizers::{AnswerKey, Asked, AuthorizerState},
+    authorizers::{AnswerKey, AskTurn, Asked, Asking, AuthorizerState},
     cells::{Counter, PerWorker, Sum},
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},

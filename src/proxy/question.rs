@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::{
     http_client::why,
     policy::external::Verdict,
-    registry::{AnswerKey, Asked},
+    registry::{AnswerKey, AskTurn, Asked},
     snapshot::Authorizer,
 };
+
+/// Why an authorizer failed.
+const LATE: &str = "no answer in time";
 
 /// The question about one request.
 pub(super) struct Question {
@@ -21,10 +24,47 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Asks, and returns the answer, which is remembered if it may be.
+    /// The answer, which is remembered if it may be. Of those with the same question one asks.
     pub(super) async fn answered(self) -> Arc<Verdict> {
-        let Self { authorizer, client, request, key } = self;
-        let verdict = match timeout(authorizer.timeout, client.execute(request)).await {
+        let until = Instant::now() + self.authorizer.timeout;
+        let Some(key) = self.key else { return self.asked(until).await };
+        let authorizer = Arc::clone(&self.authorizer);
+        loop {
+            let mut other = match authorizer.state.turn(key, Instant::now()) {
+                AskTurn::Known(verdict) => {
+                    authorizer.state.note(Asked::Cached);
+                    return verdict;
+                }
+                AskTurn::Ask(asking) => {
+                    let verdict = self.asked(until).await;
+                    let known = *verdict != Verdict::Failed;
+                    asking.answered(&verdict, known.then(|| Instant::now() + authorizer.lasts));
+                    return verdict;
+                }
+                AskTurn::Wait(other) => other,
+            };
+            // The guard must not be kept over a wait.
+            let answer = timeout_at(until.into(), other.wait_for(Option::is_some)).await;
+            match answer.map(|answer| answer.map(|answer| answer.clone())) {
+                Ok(Ok(Some(verdict))) => {
+                    let failed = *verdict == Verdict::Failed;
+                    authorizer.state.note(if failed { Asked::Failed } else { Asked::Cached });
+                    return verdict;
+                }
+                // The other one has left.
+                Ok(Ok(None) | Err(_)) => {}
+                Err(_) => {
+                    fail(&authorizer, LATE);
+                    return Arc::new(Verdict::Failed);
+                }
+            }
+        }
+    }
+
+    /// Asks, until `until` at the latest.
+    async fn asked(self, until: Instant) -> Arc<Verdict> {
+        let Self { authorizer, client, request, .. } = self;
+        let verdict = match timeout_at(until.into(), client.execute(request)).await {
             Ok(Ok(answer)) => {
                 let verdict = Verdict::of(answer.status(), answer.headers(), &authorizer.copy);
                 if verdict == Verdict::Failed {
@@ -37,7 +77,7 @@ impl Question {
                 Verdict::Failed
             }
             Err(_) => {
-                fail(&authorizer, "no answer in time");
+                fail(&authorizer, LATE);
                 Verdict::Failed
             }
         };
@@ -46,12 +86,7 @@ impl Question {
             Verdict::Denied(..) => authorizer.state.note(Asked::Denied),
             Verdict::Failed => {}
         }
-        let verdict = Arc::new(verdict);
-        if let (Some(key), false) = (key, *verdict == Verdict::Failed) {
-            let until = Instant::now() + authorizer.lasts;
-            authorizer.state.put(key, Arc::clone(&verdict), until);
-        }
-        verdict
+        Arc::new(verdict)
     }
 }
 

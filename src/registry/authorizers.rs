@@ -2,6 +2,7 @@
 //!
 //! Answers are found by a SHA-256 of what they are about, so that no token is kept, and in two maps per lock: new ones go into the
 //! young map; when that is full it becomes the old one, and the old one is dropped. So memory is bounded whatever clients send.
+//! While one request asks, others about the same wait for its answer.
 
 use std::{
     collections::HashMap,
@@ -14,6 +15,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{Context, SHA256};
+use tokio::sync::watch;
 
 use crate::{policy::external::Verdict, telemetry::seldom::Seldom, tls};
 
@@ -63,12 +65,58 @@ pub struct AuthorizerState {
 struct Shard {
     young: HashMap<AnswerKey, Answer>,
     old: HashMap<AnswerKey, Answer>,
+    /// Questions under way.
+    asked: HashMap<AnswerKey, watch::Receiver<Option<Arc<Verdict>>>>,
 }
 
 #[derive(Debug)]
 struct Answer {
     until: Instant,
     verdict: Arc<Verdict>,
+}
+
+/// What a request is to do that has a question.
+#[derive(Debug)]
+pub enum AskTurn {
+    /// The answer is known.
+    Known(Arc<Verdict>),
+    /// It asks.
+    Ask(Asking),
+    /// Another request asks the same: the answer comes here. Closed before, the other one has left.
+    Wait(watch::Receiver<Option<Arc<Verdict>>>),
+}
+
+/// The right to ask a question, which others wait for. Dropped before it was answered, one of them asks.
+#[derive(Debug)]
+pub struct Asking {
+    state: Arc<AuthorizerState>,
+    key: AnswerKey,
+    answer: watch::Sender<Option<Arc<Verdict>>>,
+}
+
+impl Asking {
+    /// Tells those who wait, and remembers the answer until `until`, if it has an end.
+    pub fn answered(self, verdict: &Arc<Verdict>, until: Option<Instant>) {
+        if let Some(until) = until {
+            self.state.put(self.key, Arc::clone(verdict), until);
+        }
+        self.answer.send_replace(Some(Arc::clone(verdict)));
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let shard = self.state.shard(&self.key);
+        shard.lock().unwrap_or_else(PoisonError::into_inner).asked.remove(&self.key);
+    }
+}
+
+impl Shard {
+    fn find(&self, key: &AnswerKey, now: Instant) -> Option<Arc<Verdict>> {
+        let counts = |answer: &&Answer| now < answer.until;
+        let found = self.young.get(key).or_else(|| self.old.get(key)).filter(counts)?;
+        Some(Arc::clone(&found.verdict))
+    }
 }
 
 impl AuthorizerState {
@@ -97,15 +145,25 @@ impl AuthorizerState {
 
     /// The answer that counts at `now`, if there is one.
     pub fn find(&self, key: &AnswerKey, now: Instant) -> Option<Arc<Verdict>> {
-        let mut shard = self.shard(key).lock().unwrap_or_else(PoisonError::into_inner);
-        let Shard { young, old } = &mut *shard;
-        let counts = |answer: &&Answer| now < answer.until;
-        let found = young.get(key).or_else(|| old.get(key)).filter(counts)?;
-        Some(Arc::clone(&found.verdict))
+        self.shard(key).lock().unwrap_or_else(PoisonError::into_inner).find(key, now)
+    }
+
+    /// Whether a request asks the question `key` at `now`, or waits for the answer to another one.
+    pub fn turn(self: &Arc<Self>, key: AnswerKey, now: Instant) -> AskTurn {
+        let mut shard = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(verdict) = shard.find(&key, now) {
+            return AskTurn::Known(verdict);
+        }
+        if let Some(answer) = shard.asked.get(&key) {
+            return AskTurn::Wait(answer.clone());
+        }
+        let (answer, receiver) = watch::channel(None);
+        shard.asked.insert(key, receiver);
+        AskTurn::Ask(Asking { state: Arc::clone(self), key, answer })
     }
 
     /// Remembers an answer until then.
-    pub fn put(&self, key: AnswerKey, verdict: Arc<Verdict>, until: Instant) {
+    fn put(&self, key: AnswerKey, verdict: Arc<Verdict>, until: Instant) {
         let mut shard = self.shard(&key).lock().unwrap_or_else(PoisonError::into_inner);
         if shard.young.len() >= self.most {
             shard.old = std::mem::take(&mut shard.young);
@@ -134,6 +192,27 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn one_of_many_asks_and_the_others_get_its_answer_or_ask_if_it_leaves() {
+        let (state, now) = (Arc::new(AuthorizerState::new(32)), Instant::now());
+        let key = AuthorizerState::key("a", b"token");
+        let AskTurn::Ask(first) = state.turn(key, now) else { panic!("nobody asks") };
+        let AskTurn::Wait(left) = state.turn(key, now) else { panic!("two ask") };
+        drop(first);
+        assert!(left.has_changed().is_err(), "the first one has left");
+        let AskTurn::Ask(second) = state.turn(key, now) else { panic!("nobody asks") };
+        let AskTurn::Wait(waits) = state.turn(key, now) else { panic!("two ask") };
+        let denied = Arc::new(Verdict::Denied(403, Box::default()));
+        second.answered(&denied, Some(now + Duration::from_secs(5)));
+        assert_eq!(*waits.borrow(), Some(Arc::clone(&denied)));
+        assert!(matches!(state.turn(key, now), AskTurn::Known(verdict) if verdict == denied));
+        let AskTurn::Ask(third) = state.turn(key, now + Duration::from_secs(5)) else {
+            panic!("the answer still counts")
+        };
+        third.answered(&Arc::new(Verdict::Failed), None);
+        assert!(matches!(state.turn(key, now + Duration::from_secs(6)), AskTurn::Ask(_)));
+    }
 
     #[test]
     fn an_answer_counts_for_its_route_and_its_time_and_floods_take_no_memory() {

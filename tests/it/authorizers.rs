@@ -33,6 +33,11 @@ fn gate() -> (Origin, Arc<AtomicUsize>) {
                 thread::sleep(Duration::from_secs(2));
                 call.answer(200, b"")
             }
+            "Bearer many" => {
+                // Others come meanwhile.
+                thread::sleep(Duration::from_millis(100));
+                call.answer(200, b"")
+            }
             "Bearer broken" => call.answer(500, b""),
             _ => call.send(
                 "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Bearer realm=\"games\"\r\nContent-Length: 0\r\n\r\n",
@@ -162,4 +167,26 @@ fn an_answer_counts_for_its_time_for_all_workers_and_failures_are_not_remembered
         ask(&mut proxy.connect(), "/bets/1", "good");
         asked.load(SeqCst) > before + 4
     });
+}
+
+#[test]
+fn of_many_requests_with_the_same_question_one_asks() {
+    let (origin, (gate, asked)) = (Origin::answering("ok"), gate());
+    let cache = ", cache: { by: 'header:authorization', for: 1m }";
+    let proxy = asking(&origin, &url(&gate), cache).workers(2).start();
+    let statuses = |token: &str| -> Vec<u16> {
+        thread::scope(|scope| {
+            let each =
+                (0..20).map(|_| scope.spawn(|| ask(&mut proxy.connect(), "/bets/1", token).0));
+            each.collect::<Vec<_>>().into_iter().map(|one| one.join().expect("no panic")).collect()
+        })
+    };
+    assert_eq!(statuses("many"), [200; 20]);
+    assert_eq!(asked.load(SeqCst), 1);
+    let before = asked.load(SeqCst);
+    assert_eq!(statuses("broken"), [503; 20]);
+    let questions = asked.load(SeqCst) - before;
+    assert!((1..=20).contains(&questions), "{questions}");
+    assert_eq!(ask(&mut proxy.connect(), "/bets/1", "broken").0, 503);
+    assert_eq!(asked.load(SeqCst), before + questions + 1, "a failure is asked about anew");
 }
