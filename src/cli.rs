@@ -19,6 +19,7 @@ mod journal;
 mod judge;
 mod manual;
 mod mode;
+mod notices;
 mod pins;
 mod printable;
 mod replace;
@@ -48,7 +49,8 @@ Exit codes:
   1    of `smoke`: the version does not pass the check
   2    wrong arguments
   3    of `rollout --wait`: the rollout was rolled back or given up
-  4    of `rollout --wait`: the time to wait is over, and the rollout goes on
+  4    of `rollout --wait`: the time to wait is over, and the rollout goes on; of `cutover`, `rollback` and
+       `mode read-only` with `--wait`: it is over, and the change is in force
   64   a bad file: the configuration, a certificate, a record, a token, a journal that cannot be read, a
        checkpoint; of `check --strict`: warnings
   65   the server refused: unknown name, bad weight, outdated generation, no version would serve; a journal
@@ -107,6 +109,8 @@ enum Command {
     Rollback(cutover::RollbackArguments),
     /// Show what is read-only, or refuse writes for a while.
     Mode(mode::ModeArguments),
+    /// Show planned work that players and clients are told of, or plan some.
+    Notices(notices::NoticesArguments),
     /// Show the pins of a running instance: how many players and rounds each version holds.
     Pins(pins::PinsArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
@@ -161,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Incidents(arguments) => incidents::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Pins(arguments) => pins::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Notices(arguments) => notices::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Mode(arguments) => mode::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Judge(arguments) => judge::judge(&arguments).map(|()| ExitCode::SUCCESS),

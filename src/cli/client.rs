@@ -63,6 +63,16 @@ pub(super) struct ClientArguments {
     key: Option<PathBuf>,
 }
 
+/// Options of the commands that show something.
+#[derive(Debug, clap::Args)]
+pub(super) struct ShowArguments {
+    /// Print the response of the admin endpoint as one JSON object.
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) client: ClientArguments,
+}
+
 /// Where an admin endpoint is.
 #[derive(Debug, Clone)]
 struct Endpoint {
@@ -302,7 +312,7 @@ fn endpoint(url: &str) -> Result<Endpoint, String> {
 pub(super) fn service_name(text: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     if text.is_empty() || !text.bytes().all(allowed) {
-        return Err("a service's name has letters, digits, `.`, `_` and `-`".to_owned());
+        return Err("a name has letters, digits, `.`, `_` and `-`".to_owned());
     }
     Ok(text.to_owned())
 }

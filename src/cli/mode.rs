@@ -9,7 +9,7 @@ use reqwest::Method;
 
 use super::{
     change::ChangeArguments,
-    client::{Call, ClientArguments, service_name},
+    client::{Call, ShowArguments, service_name},
     columns,
     failure::{Exit, Failure},
     printable::printable,
@@ -29,11 +29,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(super) struct ModeArguments {
     #[command(subcommand)]
     change: Option<Change>,
-    /// Print the response of the admin endpoint as one JSON object.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    client: ClientArguments,
+    show: ShowArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -79,7 +76,7 @@ struct ReadOnlyArguments {
 /// Shows the modes, or changes one.
 pub(super) fn run(arguments: &ModeArguments) -> Result<(), Failure> {
     match &arguments.change {
-        None => show(arguments),
+        None => show(&arguments.show),
         Some(Change::Normal(scope)) => change(scope, scope.asks(ModeName::Normal)).map(drop),
         Some(Change::ReadOnly(arguments)) => read_only(arguments),
     }
@@ -174,7 +171,7 @@ fn wait_for_writes(scope: &ScopeArguments, patience: Duration) -> Result<(), Fai
     }
 }
 
-fn show(arguments: &ModeArguments) -> Result<(), Failure> {
+fn show(arguments: &ShowArguments) -> Result<(), Failure> {
     let modes: Modes = arguments.client.call(Call::get("/v1/mode"))?;
     match arguments.json {
         true => say_json(&modes)?,

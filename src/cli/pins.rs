@@ -4,7 +4,7 @@ use std::{fmt::Write, time::Duration};
 
 use super::{
     change::ChangeArguments,
-    client::{Call, ClientArguments, service_name},
+    client::{Call, ShowArguments, service_name},
     columns,
     failure::Failure,
     printable::printable,
@@ -24,11 +24,8 @@ pub(super) struct PinsArguments {
     /// Only this service.
     #[arg(value_parser = service_name)]
     service: Option<String>,
-    /// Print the response of the admin endpoint as one JSON object.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    client: ClientArguments,
+    show: ShowArguments,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -89,8 +86,8 @@ fn moved(answer: &PinMoveAnswer) -> String {
 fn show(arguments: &PinsArguments) -> Result<(), Failure> {
     let query = arguments.service.iter().map(|service| format!("?service={service}"));
     let target = format!("/v1/pins{}", query.collect::<String>());
-    let pins: PinList = arguments.client.call(Call::get(target))?;
-    match arguments.json {
+    let pins: PinList = arguments.show.client.call(Call::get(target))?;
+    match arguments.show.json {
         true => say_json(&pins)?,
         false => say(&report(&printable(&pins)?)),
     }

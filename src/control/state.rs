@@ -29,7 +29,7 @@ use crate::{
         schema::{Notice, UtcTime},
         units::Weight,
     },
-    policy::read_only::{Mark, Mode, Modes, Scope},
+    policy::read_only::{Mark, Mode, Modes, Scope, Settled},
     rollout::Rollout,
     routing::pin::PinMove,
     snapshot::Overrides,
@@ -190,15 +190,8 @@ pub enum Change {
         scope: Scope,
         /// The mode; `None` if it ended.
         mode: Option<Mode>,
-    },
-    /// A notice switched read-only modes on.
-    NoticeBegun {
-        /// Its name.
-        notice: String,
-        /// When it begins.
-        from: UtcTime,
-        /// The modes.
-        modes: Vec<(Scope, Mode)>,
+        /// Notices that do not make it read-only any more.
+        settled: Settled,
     },
     /// A receiver has taken the message about a notice.
     NoticeSent {
@@ -301,10 +294,9 @@ impl ControlState {
                 self.pin_moves.retain(|_, old| old.until >= rule.before);
                 self.pin_moves.insert((service, from), rule);
             }
-            Change::ModeSet { .. }
-            | Change::NoticeBegun { .. }
-            | Change::NoticeSent { .. }
-            | Change::NoticeSet { .. } => self.read_only.apply(change),
+            Change::ModeSet { .. } | Change::NoticeSent { .. } | Change::NoticeSet { .. } => {
+                self.read_only.apply(change)
+            }
             Change::FileTaken { weights, gone, held, .. } => {
                 self.weights.retain(|service, _| !weights.contains(service));
                 self.weights.extend(held);

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::schema::{Notice, UtcTime};
 
 /// What is read-only.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// All services.
     Process,
@@ -96,9 +97,9 @@ pub fn later<'a>(one: &'a Mode, other: &'a Mode) -> &'a Mode {
 pub struct Mark {
     /// The beginning that the rest is about: a notice that is moved begins anew.
     pub from: UtcTime,
-    /// Whether it has switched the mode on.
+    /// What it does not make read-only any more: its time there is over, or somebody has set or ended a mode there.
     #[serde(default)]
-    pub begun: bool,
+    pub settled: BTreeSet<Scope>,
     /// The shortest lead time whose message each receiver has taken, in seconds.
     #[serde(default)]
     pub sent: BTreeMap<String, u64>,
@@ -113,15 +114,15 @@ pub enum Step {
         scope: Scope,
         /// Why it is over.
         why: Over,
+        /// The notices whose time there is over, too.
+        settled: Settled,
     },
-    /// A notice switches modes on, or changes when they end.
+    /// A notice switches a mode on, or changes when it ends.
     Begin {
-        /// Its name.
-        notice: String,
-        /// When it begins.
-        from: UtcTime,
-        /// The modes.
-        modes: Vec<(Scope, Mode)>,
+        /// What becomes read-only.
+        scope: Scope,
+        /// The mode.
+        mode: Mode,
     },
     /// A notice that was set at run time is over.
     Forget {
@@ -129,6 +130,9 @@ pub enum Step {
         notice: String,
     },
 }
+
+/// Notices that do not make something read-only any more: their names, and when they begin.
+pub type Settled = Vec<(String, UtcTime)>;
 
 /// Why a mode is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,24 +158,45 @@ pub struct Planned<'a> {
 pub fn due(modes: &Modes, planned: Planned<'_>, now: UtcTime) -> Vec<Step> {
     let (mut steps, mut left) = (Vec::new(), modes.clone());
     for (scope, mode) in modes {
-        let why = match is_read_only(mode, now) {
-            false => Over::Until,
-            true if is_withdrawn(scope, mode, planned, now) => Over::Withdrawn,
+        let (why, settled) = match is_read_only(mode, now) {
+            false => {
+                (Over::Until, begun(scope, planned.notices, now, |notice| notice.until <= now))
+            }
+            true if is_withdrawn(scope, mode, planned, now) => (Over::Withdrawn, Vec::new()),
             true => continue,
         };
         left.remove(scope);
-        steps.push(Step::End { scope: scope.clone(), why });
+        steps.push(Step::End { scope: scope.clone(), why, settled });
     }
     for (name, notice) in planned.notices {
         if planned.set.contains(name) && notice.until <= now {
             steps.push(Step::Forget { notice: name.clone() });
         } else if notice.read_only && (notice.from..notice.until).contains(&now) {
-            let Some((step, begun)) = begin((name, notice), &left, planned, now) else { continue };
-            left.extend(begun);
-            steps.push(step);
+            for (scope, mode) in begin((name, notice), &left, planned, now) {
+                left.insert(scope.clone(), mode.clone());
+                steps.push(Step::Begin { scope, mode });
+            }
         }
     }
     steps
+}
+
+/// The notices that would make `scope` read-only at `now`. Somebody who sets or ends its mode settles them.
+pub fn in_force(scope: &Scope, notices: &BTreeMap<String, &Notice>, now: UtcTime) -> Settled {
+    begun(scope, notices, now, |notice| notice.until > now)
+}
+
+/// The notices about `scope` that have begun and of which `which` holds.
+fn begun(
+    scope: &Scope,
+    notices: &BTreeMap<String, &Notice>,
+    now: UtcTime,
+    which: impl Fn(&Notice) -> bool,
+) -> Settled {
+    let begun = notices.iter().filter(|(_, notice)| {
+        notice.read_only && notice.from <= now && scopes(notice).contains(scope)
+    });
+    begun.filter(|(_, n)| which(n)).map(|(name, n)| (name.clone(), n.from)).collect()
 }
 
 /// Whether the notice that switched `mode` on has no such mode any more.
@@ -183,15 +208,15 @@ fn is_withdrawn(scope: &Scope, mode: &Mode, planned: Planned<'_>, now: UtcTime) 
     }
 }
 
-/// How the modes of a notice that goes on begin, or end at another time than before.
+/// The modes of a notice that goes on, as far as they begin, or end at another time than before. Where a mode ends
+/// later, that one is in force; the notice's own begins if the later one is taken back.
 fn begin(
     (name, notice): (&str, &Notice),
     modes: &Modes,
     planned: Planned<'_>,
     now: UtcTime,
-) -> Option<(Step, Vec<(Scope, Mode)>)> {
+) -> Vec<(Scope, Mode)> {
     let mark = planned.marks.get(name).filter(|mark| mark.from == notice.from);
-    let has_begun = mark.is_some_and(|mark| mark.begun);
     let mode = Mode {
         since: now,
         until: Some(notice.until),
@@ -206,18 +231,12 @@ fn begin(
             // Its end was moved.
             Some(known) if own(&known) => (known.until != Some(notice.until))
                 .then(|| (scope, Mode { since: known.since, ..mode.clone() })),
-            // Somebody has ended it.
-            _ if has_begun => None,
+            _ if mark.is_some_and(|mark| mark.settled.contains(&scope)) => None,
             Some(known) if std::ptr::eq(later(known, &mode), known) => None,
             _ => Some((scope, mode.clone())),
         }
     });
-    let wanted: Vec<_> = wanted.collect();
-    if has_begun && wanted.is_empty() {
-        return None;
-    }
-    let (notice, from) = (name.to_owned(), notice.from);
-    Some((Step::Begin { notice, from, modes: wanted.clone() }, wanted))
+    wanted.collect()
 }
 
 /// What `notice` makes read-only.

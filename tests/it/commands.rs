@@ -280,7 +280,7 @@ fn a_mistake_is_named_and_changes_nothing() {
     let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
     for (arguments, code, expected) in [
         (&["eject", "game-api"][..], 2, "<VERSION>"),
-        (&["eject", "a/b", "v1"], 2, "a service's name has letters"),
+        (&["eject", "a/b", "v1"], 2, "a name has letters"),
         (&["eject", "game-api", "v1", "--endpoint", "here"], 2, "'--endpoint <ADDRESS>'"),
         (
             &["eject", "game-api", "v1", "--endpoint", "localhost:9011"],

@@ -108,7 +108,7 @@ pub struct ModeService {
 }
 
 /// `GET /v1/notices`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoticeList {
     /// Generation of the snapshot in force.
     pub generation: u64,
@@ -117,7 +117,7 @@ pub struct NoticeList {
 }
 
 /// A notice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// Its name.
     pub name: String,

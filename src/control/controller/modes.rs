@@ -22,7 +22,7 @@ use crate::{
     },
     policy::{
         class::Class,
-        read_only::{Mode, Over, Planned, Scope, Step, due},
+        read_only::{Mode, Over, Planned, Scope, Settled, Step, due, in_force},
     },
     registry::HoldState,
     snapshot::Snapshot,
@@ -189,7 +189,8 @@ impl Controller {
         {
             return Err(Rejected::ModeIsOver { until: until.to_string(), now: now.to_string() });
         }
-        let change = Change::ModeSet { scope: scope.clone(), mode: after.clone() };
+        let settled = in_force(scope, &self.notices(), now);
+        let change = Change::ModeSet { scope: scope.clone(), mode: after.clone(), settled };
         Ok((self.prepare(change)?, ModeChanged { generation, before, after }))
     }
 
@@ -321,27 +322,16 @@ impl Controller {
 
     fn take_step(&mut self, step: Step) {
         match step {
-            Step::End { scope, why } => {
+            Step::End { scope, why, settled } => {
                 let why = match why {
                     Over::Until => "its time has come",
                     Over::Withdrawn => "its notice was taken back or changed",
                 };
-                let before = self.state.read_only().modes.get(&scope).cloned();
-                let change = Change::ModeSet { scope: scope.clone(), mode: None };
-                self.follow_time(change, &scope, (before.as_ref(), None), why);
+                self.follow_time(scope, (None, settled), why);
             }
-            Step::Begin { notice, from, modes } => {
-                let why = format!("notice `{notice}`");
-                let change = |modes| Change::NoticeBegun { notice: notice.clone(), from, modes };
-                if modes.is_empty() {
-                    // Something else is read-only for longer.
-                    self.note(change(Vec::new()));
-                }
-                for (scope, mode) in modes {
-                    let before = self.state.read_only().modes.get(&scope).cloned();
-                    let change = change(vec![(scope.clone(), mode.clone())]);
-                    self.follow_time(change, &scope, (before.as_ref(), Some(&mode)), &why);
-                }
+            Step::Begin { scope, mode } => {
+                let why = mode.reason.clone();
+                self.follow_time(scope, (Some(mode), Vec::new()), &why);
             }
             Step::Forget { notice } => {
                 let before = self.state.read_only().notices.get(&notice).cloned();
@@ -359,20 +349,17 @@ impl Controller {
     }
 
     /// Makes a change of a mode that time has brought, and writes it late.
-    fn follow_time(
-        &mut self,
-        change: Change,
-        scope: &Scope,
-        (before, after): (Option<&Mode>, Option<&Mode>),
-        why: &str,
-    ) {
+    fn follow_time(&mut self, scope: Scope, (after, settled): (Option<Mode>, Settled), why: &str) {
+        let before = self.state.read_only().modes.get(&scope).cloned();
+        let reason = format!("{}: {why}", told(&scope, after.as_ref()));
+        let change = Change::ModeSet { scope: scope.clone(), mode: after.clone(), settled };
         // Nothing refuses it.
         let Ok(prepared) = self.prepare(change) else { return };
-        let reason = format!("{}: {why}", told(scope, after));
         let mut draft = self.draft("mode", Actor::system(), &reason);
-        draft.service = self.service_of(scope);
-        (draft.before, draft.after) = (shown(scope, before), shown(scope, after));
-        let event = self.mode_event(scope, "time".to_owned(), reason, Moment::now());
+        draft.service = self.service_of(&scope);
+        draft.before = shown(&scope, before.as_ref());
+        draft.after = shown(&scope, after.as_ref());
+        let event = self.mode_event(&scope, "time".to_owned(), reason, Moment::now());
         draft.generation = self.commit(prepared, Some(event));
         self.write_late(draft);
     }

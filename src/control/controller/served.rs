@@ -146,10 +146,7 @@ impl Controller {
                 let (service, version) = (service.clone(), version.clone());
                 Err(Rejected::LastEndpoint { service, version, endpoint: endpoint.clone() })
             }
-            Change::ModeSet { .. }
-            | Change::NoticeBegun { .. }
-            | Change::NoticeSent { .. }
-            | Change::NoticeSet { .. } => Ok(()),
+            Change::ModeSet { .. } | Change::NoticeSent { .. } | Change::NoticeSet { .. } => Ok(()),
             Change::FileTaken { .. } => match self.all_ejected(config) {
                 Some(why) => Err(Rejected::AllEjected { why }),
                 None => Ok(()),

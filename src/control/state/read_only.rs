@@ -7,11 +7,14 @@ impl Planned {
     /// Applies a change; one that is about something else changes nothing.
     pub(super) fn apply(&mut self, change: Change) {
         match change {
-            Change::ModeSet { scope, mode: Some(mode) } => drop(self.modes.insert(scope, mode)),
-            Change::ModeSet { scope, mode: None } => drop(self.modes.remove(&scope)),
-            Change::NoticeBegun { notice, from, modes } => {
-                self.modes.extend(modes);
-                self.mark(notice, from).begun = true;
+            Change::ModeSet { scope, mode, settled } => {
+                for (notice, from) in settled {
+                    self.mark(notice, from).settled.insert(scope.clone());
+                }
+                match mode {
+                    Some(mode) => drop(self.modes.insert(scope, mode)),
+                    None => drop(self.modes.remove(&scope)),
+                }
             }
             Change::NoticeSent { notice, from, receiver, lead } => {
                 let sent = self.mark(notice, from).sent.entry(receiver).or_insert(lead);

@@ -147,15 +147,16 @@ fn change() -> impl Strategy<Value = Change> {
         (name(), time())
             .prop_map(|(service, at)| { Change::RolloutMoved(Box::new(rollout(service, at))) }),
         name().prop_map(|service| Change::RolloutForgotten { service }),
-        (scope(), prop::option::of((mode(), prop::option::of(name())))).prop_map(
-            |(scope, mode)| {
+        (
+            scope(),
+            prop::option::of((mode(), prop::option::of(name()))),
+            prop::collection::vec((name(), time()), 0..2)
+        )
+            .prop_map(|(scope, mode, settled)| {
                 let mode = mode.map(|(mode, notice)| Mode { notice, ..mode });
-                Change::ModeSet { scope, mode }
-            }
-        ),
-        (name(), time(), prop::collection::vec((scope(), mode()), 0..2)).prop_map(
-            |(notice, from, modes)| Change::NoticeBegun { notice, from: from.into(), modes }
-        ),
+                let settled = settled.into_iter().map(|(name, from)| (name, from.into())).collect();
+                Change::ModeSet { scope, mode, settled }
+            }),
         (name(), time(), name(), 0_u64..9).prop_map(|(notice, from, receiver, lead)| {
             Change::NoticeSent { notice, from: from.into(), receiver, lead }
         }),

@@ -45,12 +45,11 @@ impl Stage {
         let steps = self.due(at(second));
         for step in &steps {
             match step.clone() {
-                Step::End { scope, .. } => drop(self.modes.remove(&scope)),
-                Step::Begin { notice, from, modes } => {
-                    self.modes.extend(modes);
-                    let mark = self.marks.entry(notice).or_default();
-                    (mark.from, mark.begun) = (from, true);
+                Step::End { scope, settled, .. } => {
+                    self.modes.remove(&scope);
+                    self.settle(&scope, settled);
                 }
+                Step::Begin { scope, mode } => drop(self.modes.insert(scope, mode)),
                 Step::Forget { notice } => {
                     self.notices.remove(&notice);
                     self.marks.remove(&notice);
@@ -58,6 +57,25 @@ impl Stage {
             }
         }
         steps.len()
+    }
+
+    fn settle(&mut self, scope: &Scope, settled: Settled) {
+        for (notice, from) in settled {
+            let mark = self.marks.entry(notice).or_default();
+            if mark.from != from {
+                *mark = Mark { from, ..Mark::default() };
+            }
+            mark.settled.insert(scope.clone());
+        }
+    }
+
+    /// Somebody sets the mode of `scope`, or ends it.
+    fn by_hand(&mut self, scope: &Scope, mode: Option<Mode>, second: u64) {
+        let notices = self.notices.iter().map(|(name, notice)| (name.clone(), notice)).collect();
+        let settled = in_force(scope, &notices, at(second));
+        self.settle(scope, settled);
+        self.modes.remove(scope);
+        self.modes.extend(mode.map(|mode| (scope.clone(), mode)));
     }
 
     fn refuses(&self, scope: &Scope, second: u64) -> bool {
@@ -91,7 +109,7 @@ fn a_notice_switches_the_mode_on_once_and_it_ends_by_itself() {
     assert!(stage.refuses(&wallet, 100) && !stage.refuses(&Scope::Process, 100));
     assert_eq!(stage.tick(150), 0, "it goes on");
     let mut ended = stage.clone();
-    ended.modes.clear();
+    ended.by_hand(&wallet, None, 150);
     assert_eq!(ended.tick(151), 0, "somebody has ended it early");
     assert_eq!(stage.tick(200), 1);
     assert!(!stage.refuses(&wallet, 200));
@@ -144,6 +162,39 @@ fn a_mode_that_somebody_set_outlives_a_notice() {
 }
 
 #[test]
+fn a_shorter_notice_goes_on_when_a_longer_one_is_taken_back_or_shortened() {
+    let mut stage = Stage::with("short", notice(100, 200, None));
+    stage.notices.insert("long".to_owned(), notice(150, 300, None));
+    stage.tick(150);
+    assert_eq!(stage.modes[&Scope::Process].until, Some(at(300)));
+    let mut shortened = stage.clone();
+    stage.notices.remove("long");
+    assert_eq!(stage.tick(160), 2, "one mode ends, and the other one begins");
+    assert_eq!(stage.modes[&Scope::Process].until, Some(at(200)));
+    shortened.notices.insert("long".to_owned(), notice(150, 170, None));
+    shortened.tick(160);
+    assert_eq!(shortened.modes[&Scope::Process].until, Some(at(200)), "it ends later now");
+    shortened.tick(200);
+    assert_eq!(shortened.tick(160), 0, "the clock is set back: what has ended stays ended");
+}
+
+#[test]
+fn what_somebody_has_ended_stays_ended_whichever_notices_go_on() {
+    let mut stage = Stage::with("short", notice(100, 200, None));
+    stage.notices.insert("long".to_owned(), notice(150, 300, None));
+    stage.tick(160);
+    stage.by_hand(&Scope::Process, None, 170);
+    assert_eq!(stage.tick(171), 0);
+    stage.notices.remove("long");
+    assert_eq!(stage.tick(172), 0);
+    let mut early = Stage::with("short", notice(100, 200, None));
+    early.tick(100);
+    early.by_hand(&Scope::Process, Some(mode(Some(120))), 110);
+    assert_eq!(early.tick(121), 1, "the end that somebody has chosen");
+    assert_eq!(early.tick(122), 0);
+}
+
+#[test]
 fn a_notice_set_at_run_time_is_forgotten_when_it_is_over() {
     let mut stage = Stage::with("schema", notice(100, 200, None));
     stage.set.insert("schema".to_owned());
@@ -160,7 +211,7 @@ fn each_message_is_due_once_and_the_nearest_stands_for_those_missed() {
     let before = [24, 1].map(|hours| Duration::from_secs(hours * HOUR));
     let due = |sent: Option<u64>, second: u64| {
         let sent = sent.map(|lead| ("push".to_owned(), lead)).into_iter().collect();
-        let mark = Mark { from: notice.from, begun: false, sent };
+        let mark = Mark { from: notice.from, sent, ..Mark::default() };
         let due = message_due(&notice, &before, Some(&mark), "push", at(second));
         due.map(|lead| lead.as_secs() / HOUR)
     };
@@ -177,7 +228,7 @@ fn each_message_is_due_once_and_the_nearest_stands_for_those_missed() {
     ] {
         assert_eq!(due(sent, hour * HOUR), expected, "{sent:?} at {hour}");
     }
-    let moved = Mark { from: at(1), begun: true, sent: [("push".to_owned(), HOUR)].into() };
+    let moved = Mark { from: at(1), sent: [("push".to_owned(), HOUR)].into(), ..Mark::default() };
     let due = message_due(&notice, &before, Some(&moved), "push", at(80 * HOUR));
     assert_eq!(due, Some(before[0]), "a notice that was moved is announced anew");
 }
@@ -207,18 +258,26 @@ proptest! {
         }
     }
 
-    /// A clock that only goes forward: writes of a service are refused exactly while a notice about it goes on.
+    /// A clock that only goes forward: writes of a service are refused exactly while a notice about it goes on that
+    /// was not taken back.
     #[test]
     fn with_a_good_clock_a_notice_is_in_force_from_its_beginning_to_its_end(
-        spans in prop::collection::vec((0_u64..50, 1_u64..20), 0..4),
+        spans in prop::collection::vec((0_u64..50, 1_u64..20, prop::option::of(0_u64..70)), 0..4),
     ) {
         let mut stage = Stage::default();
-        for (number, (from, length)) in spans.iter().enumerate() {
+        for (number, (from, length, _)) in spans.iter().enumerate() {
             stage.notices.insert(format!("n{number}"), notice(*from, from + length, None));
         }
         for now in 0..80 {
+            for (number, (_, _, until)) in spans.iter().enumerate() {
+                if *until == Some(now) {
+                    stage.notices.remove(&format!("n{number}"));
+                }
+            }
             stage.tick(now);
-            let expected = spans.iter().any(|(from, length)| (*from..from + length).contains(&now));
+            let expected = spans.iter().any(|(from, length, until)| {
+                (*from..from + length).contains(&now) && until.is_none_or(|until| now < until)
+            });
             prop_assert_eq!(stage.refuses(&Scope::Process, now), expected, "at {}", now);
         }
     }

@@ -101,6 +101,40 @@ fn a_notice_that_is_taken_back_ends_its_mode() {
 }
 
 #[test]
+fn the_command_line_plans_shows_and_withdraws_a_notice() {
+    let stage = Stage::new(|builder| builder);
+    let admin = format!("http://{}", stage.proxy().admin_address());
+    let run = |arguments: &[&str]| {
+        let mut command = crate::support::process::program();
+        let ran = command.arg("notices").args(arguments).args(["--admin", &admin]).output();
+        let ran = ran.expect("it runs");
+        let text = String::from_utf8([ran.stdout, ran.stderr].concat()).expect("text");
+        (ran.status.code().expect("a code"), text)
+    };
+    assert_eq!(run(&[]), (0, "no notices\n".to_owned()));
+    let from = from_now(-1.0);
+    let plan =
+        ["set", "schema-42", "--from", &from, "--for", "10m", "--service", SERVICE, "--read-only"];
+    let (code, text) = run(&[&plan[..], &["--dry-run"]].concat());
+    assert!(code == 0 && text.starts_with("notice schema-42 would be in force from "), "{text}");
+    assert_eq!(stage.write("/bets").status, 200);
+    let (code, text) = run(&[&plan[..], &["--text", "en=Back soon.", "--reason", "x"]].concat());
+    assert!(code == 0 && text.starts_with("notice schema-42 is in force from "), "{text}");
+    assert_eq!(stage.write("/bets").json()["text"]["en"], "Back soon.");
+    let (_, text) = run(&[]);
+    let row: Vec<&str> = text.lines().nth(1).expect("a row").split_whitespace().collect();
+    assert_eq!(
+        (row[0], row[1], &row[4..]),
+        ("schema-42", "now", &["maintenance", SERVICE, "refused"][..])
+    );
+    let (code, text) = run(&["withdraw", "schema-42"]);
+    assert!(code == 0 && text.starts_with("notice schema-42 is in force no more"), "{text}");
+    assert_eq!(stage.write("/bets").status, 200);
+    let (code, text) = run(&["withdraw", "schema-42"]);
+    assert!(code == 65 && text.contains("schema-42"), "{code} {text}");
+}
+
+#[test]
 fn a_file_without_the_notice_ends_its_mode() {
     let stage = Stage::new(|builder| builder);
     let (from, until) = (from_now(-1.0), from_now(600.0));
