@@ -1,6 +1,11 @@
 //! Requests that wait before they are planned again, and what they have got from it.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::timeout};
 
@@ -49,10 +54,13 @@ pub(super) struct Waiting {
     _in_flight: InFlight,
 }
 
-/// What a request that may be planned again has got, so that it is not asked for it, and does not wait for it, once
-/// more.
+/// What a request that may be planned again has got. Empty for most requests, which it costs a pointer.
 #[derive(Default)]
-pub(super) struct Passed {
+pub(super) struct Passed(Option<Box<Got>>);
+
+/// What a request has got, so that it is not asked for it, and does not wait for it, once more.
+#[derive(Default)]
+pub(super) struct Got {
     /// Its place in the queue of a fence. It is dropped once the write has begun: then the next one is called.
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
@@ -72,11 +80,37 @@ pub(super) struct Passed {
     pub(super) is_writable: bool,
 }
 
+/// What a request has got that did not wait.
+const NOTHING: &Got = &Got {
+    fence: None,
+    rates: None,
+    keys: false,
+    external: None,
+    body: None,
+    key: None,
+    read_only: None,
+    is_writable: false,
+};
+
+impl Deref for Passed {
+    type Target = Got;
+
+    fn deref(&self) -> &Got {
+        self.0.as_deref().unwrap_or(NOTHING)
+    }
+}
+
+impl DerefMut for Passed {
+    fn deref_mut(&mut self) -> &mut Got {
+        self.0.get_or_insert_default()
+    }
+}
+
 impl Passed {
     /// Whether the head in the client's inbox does not say what becomes of the request.
     #[inline]
     pub(super) fn changes_head(&self) -> bool {
-        self.body.is_some() || self.key.is_some()
+        self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some())
     }
 
     /// Lets the `head` say what becomes of the request.
@@ -93,8 +127,9 @@ impl Passed {
     }
 
     /// The line that tells the length of the body, if the client did not.
+    #[inline]
     pub(super) fn length_line(&self) -> Option<String> {
-        let gathered = self.body.filter(|gathered| gathered.was_open)?;
+        let gathered = self.0.as_ref()?.body.filter(|gathered| gathered.was_open)?;
         Some(format!("Content-Length: {}\r\n", gathered.length))
     }
 }

@@ -192,6 +192,33 @@ mod tests {
         assert!(table.lost() < 400, "{}", table.lost());
     }
 
+    /// A minute of 100,000 new keys a second, of the clock that the table is told: the one who is over the limit stays
+    /// refused, nobody else is, and the table is as large as it was made.
+    #[test]
+    fn a_minute_of_a_hundred_thousand_new_keys_a_second_changes_nothing() {
+        const EACH_SECOND: u32 = 100_000;
+        let table = RateTable::new(Rate::new(1, Duration::from_secs(3600), 5), 100_000, 7);
+        let (begin, began) = (Instant::now(), Instant::now());
+        let bytes = || -> usize {
+            let of = |sets: &Mutex<Box<[Set]>>| size_of_val(&**sets.lock().expect("no panic"));
+            table.locks.iter().map(of).sum()
+        };
+        let before = bytes();
+        for _ in 0..5 {
+            assert!(table.take(key(b"abuser"), begin).admitted);
+        }
+        for number in 0..60 * EACH_SECOND {
+            let now = begin + Duration::from_secs(1) * (number / EACH_SECOND);
+            assert!(table.take(key(&number.to_le_bytes()), now).admitted, "{number}");
+            if number % 1000 == 0 {
+                assert!(!table.take(key(b"abuser"), now).admitted, "after {number} keys");
+            }
+        }
+        println!("measured: {} keys in {:?}, {before} bytes", 60 * EACH_SECOND, began.elapsed());
+        assert_eq!((bytes(), before), (1_600_000, 1_600_000));
+        assert_eq!(table.refused(), 6_000);
+    }
+
     #[test]
     fn threads_together_get_no_more_than_the_limit() {
         let table = Arc::new(table(1000, 100));

@@ -44,6 +44,7 @@ impl Cohort {
 
     /// The key of the player who sent `request` to a route with `params`. An empty value counts as
     /// absent: otherwise all players without a session would share one cohort.
+    #[inline(always)]
     pub fn key<'a>(&self, request: &RequestView<'a>, params: &Params) -> CohortKey<'a> {
         let none = CohortKey { value: request.client_text, source: 0 };
         self.present(request, params).unwrap_or(none)

@@ -1,6 +1,7 @@
 //! Money under everything at once: origins that fail, reset and hang at random, weights that change, cutovers, and a
 //! process that is replaced and killed. By the origins' own record no key is processed twice, and no write without a key
-//! is sent twice. `TIDEGATE_MONEY_SECONDS` says how long; 8 by default.
+//! is sent twice. `TIDEGATE_MONEY_SECONDS` says how long, 8 by default; `TIDEGATE_MONEY_PLAYERS` how many play at once, 16
+//! by default.
 
 use std::{
     collections::HashMap,
@@ -26,9 +27,6 @@ use crate::support::{
     wire::Wire,
 };
 
-/// Clients, each one request after the other.
-const PLAYERS: usize = 16;
-
 /// Times that a client sends a key.
 const TRIES: usize = 4;
 
@@ -36,8 +34,16 @@ const TRIES: usize = 4;
 type Record = Arc<Mutex<HashMap<String, u32>>>;
 
 fn length() -> Duration {
-    let seconds = std::env::var("TIDEGATE_MONEY_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(seconds.unwrap_or(8))
+    Duration::from_secs(number("TIDEGATE_MONEY_SECONDS", 8))
+}
+
+/// Clients, each one request after the other.
+fn players() -> usize {
+    number("TIDEGATE_MONEY_PLAYERS", 16) as usize
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// An origin that processes a request once it has it whole, and then answers, fails, resets or hangs.
@@ -207,7 +213,7 @@ fn no_key_is_processed_twice_and_no_write_without_one_is_sent_twice_whatever_hap
     let (stop, tally, began) = (AtomicBool::new(false), Tally::default(), Instant::now());
     let cutovers = thread::scope(|scope| {
         let _end = SetOnDrop(&stop);
-        for player in 0..PLAYERS {
+        for player in 0..players() {
             let (stop, tally) = (&stop, &tally);
             scope.spawn(move || play(address, player, tally, stop));
         }

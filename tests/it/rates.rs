@@ -1,7 +1,7 @@
 //! Limits of the rates of a route's requests.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -123,4 +123,35 @@ fn a_reload_that_leaves_the_limit_as_it_is_forgets_nothing() {
     let other = limited(&origin, "{ requests: 2, per: 1h, by: client-ip }");
     proxy.write(&other.text());
     crate::support::eventually("another limit begins anew", || proxy.get("/").status == 200);
+}
+
+/// Requests, each with a key of its own: `count` on each of 8 connections, from the number `from` on.
+fn flood(address: SocketAddr, from: u32, count: u32) {
+    let connections = (0..8_u32).map(|connection| {
+        thread::spawn(move || {
+            let mut client = Client::connect(address);
+            for number in 0..count {
+                let key = (from + connection * count + number).to_string();
+                assert_eq!(client.get("/").header("X-Player-Id", &key).send().status, 200);
+            }
+        })
+    });
+    let connections: Vec<_> = connections.collect();
+    connections.into_iter().for_each(|connection| connection.join().expect("no panic"));
+}
+
+#[test]
+fn a_flood_of_keys_takes_no_memory() {
+    let origin = Origin::answering("ok");
+    let process =
+        limited(&origin, "{ requests: 1, per: 1h, by: 'header:x-player-id', keys: 1000 }").spawn();
+    flood(process.address, 0, 1_000);
+    let before = process.peak_kib();
+    flood(process.address, 1_000_000, 5_000);
+    // The peak is a sum of counts that lag behind, so it may also seem to fall.
+    let grown = process.peak_kib().saturating_sub(before);
+    assert!(grown < 2048, "{grown} KiB");
+    let mut client = process.connect();
+    let mut again = || client.get("/").header("X-Player-Id", "ada").send().status;
+    assert_eq!([again(), again()], [200, 429]);
 }
