@@ -52,6 +52,7 @@ mod known_tokens;
 mod limit;
 mod notices;
 mod others;
+mod ousted;
 mod pace;
 mod pieces;
 mod pin;

@@ -66,6 +66,8 @@ pub enum Withheld {
     Begun,
     /// All attempts were made.
     Attempts,
+    /// The version has been ejected since, and the request is not rescued.
+    Ejected,
     /// The endpoint asked for a pause that ends after the route's deadline.
     RetryAfter,
     /// The route's deadline comes first.
@@ -76,12 +78,13 @@ pub enum Withheld {
 
 impl Withheld {
     /// All reasons, in the order of their counts.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotListed,
         Self::NotIdempotent,
         Self::Body,
         Self::Begun,
         Self::Attempts,
+        Self::Ejected,
         Self::RetryAfter,
         Self::Deadline,
         Self::Budget,
@@ -95,6 +98,7 @@ impl Withheld {
             Self::Body => "body",
             Self::Begun => "begun",
             Self::Attempts => "attempts",
+            Self::Ejected => "ejected",
             Self::RetryAfter => "retry_after",
             Self::Deadline => "deadline",
             Self::Budget => "budget",
@@ -163,6 +167,8 @@ pub struct Failed<'a> {
     pub attempts: u32,
     /// It went to a canary, and an endpoint of the baseline works.
     pub has_rescuer: bool,
+    /// Its version has been ejected since.
+    pub ousted: bool,
     /// What the endpoint said of when to come back.
     pub retry_after: RetryAfter,
     /// Time until the route's deadline.
@@ -290,6 +296,9 @@ pub fn decide(rules: &Rules, failed: &Failed<'_>, may_spend: impl FnOnce() -> bo
         return Next::GiveUp(Withheld::Attempts);
     }
     let place = rules.place(failed);
+    if place == Place::SameVersion && failed.ousted {
+        return Next::GiveUp(Withheld::Ejected);
+    }
     // The pause is for those that failed: the baseline is not asked to wait for a canary.
     let after = match place {
         Place::Baseline => Duration::ZERO,

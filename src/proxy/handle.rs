@@ -19,6 +19,7 @@ use super::{
     forward::forward,
     gather_soon::gather_soon,
     head::HeadError,
+    ousted::is_ousted,
     pieces::Pieces,
     plan::{Plan, plan},
     problem::ProxyError,
@@ -84,8 +85,9 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
             Next::Commit(came) => break Ok(came),
             Next::Again => {}
             Next::Later(begins) => {
-                if !Box::pin(retry::pause(&mut turn, begins)).await {
-                    break Err(AttemptError::ClientGone);
+                let paused = Box::pin(retry::pause(&mut turn, &sending, begins)).await;
+                if let Err(error) = paused {
+                    break Err(error);
                 }
             }
             Next::Fail(error) => break Err(error),
@@ -261,7 +263,8 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
     let is_smoke = turn.client.connected.smoke.is_some();
     let elsewhere = !is_smoke
         && record.target().is_some_and(|failed: Target<'_>| {
-            sending.goes_elsewhere(worker, failed, fault, Instant::now(), patience)
+            !is_ousted(turn.plan, worker, failed.version)
+                && sending.goes_elsewhere(worker, failed, fault, Instant::now(), patience)
         });
     if !elsewhere {
         record.failed(fault);
@@ -308,15 +311,15 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
         AttemptError::ClientGone => attempt.doubt(),
         _ => {}
     }
-    let again = lost
-        && may_repeat(Lost {
+    let again =
+        lost && may_repeat(Lost {
             whole: sending.rest.is_none(),
             idempotent: plan.idempotent,
             unprocessed: attempt.is_unprocessed(),
             reused: attempt.reused,
             refused,
             repeated: sending.failed.is_some(),
-        });
+        }) && !record.target().is_some_and(|target| is_ousted(plan, turn.worker, target.version));
     if again {
         if let Some(attempts) = &mut sending.attempts {
             attempts.note(attempt.is_unprocessed());

@@ -15,12 +15,14 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    attempts::Attempts, head_text, others::Others, plan::Plan, problem::ProxyError,
-    sending::Sending, turn::Turn, worker::Worker,
+    attempt::AttemptError, attempts::Attempts, head_text, others::Others, ousted::is_ousted,
+    plan::Plan, problem::ProxyError, sending::Sending, turn::Turn, worker::Worker,
 };
 use crate::{
     config::units::Weight,
-    policy::retry::{self, Failed, Next, Outcome, Place, Request, RetryAfter, RetryReason},
+    policy::retry::{
+        self, Failed, Next, Outcome, Place, Request, RetryAfter, RetryReason, Withheld,
+    },
     snapshot::{RetryPlan, Version},
 };
 
@@ -100,6 +102,7 @@ pub(super) fn again(
         begun: turn.attempt.as_ref().is_some_and(|attempt| attempt.has_interim),
         attempts: attempts.made,
         has_rescuer,
+        ousted: is_ousted(plan, worker, turn.record.target().map_or(plan.version(), |t| t.version)),
         retry_after: match (outcome, turn.record.status) {
             (Outcome::Status, 503) => retry_after(turn.response.data()),
             _ => RetryAfter::Unsaid,
@@ -133,19 +136,38 @@ pub(super) fn again(
     Some(begins)
 }
 
-/// Waits until the next attempt begins; false if the client leaves before.
+/// Waits until the next attempt begins.
+///
+/// # Errors
+///
+/// The client leaves before, or the version is ejected meanwhile.
 #[cold]
-pub(super) async fn pause(turn: &mut Turn<'_>, until: Instant) -> bool {
+pub(super) async fn pause(
+    turn: &mut Turn<'_>,
+    sending: &Sending,
+    until: Instant,
+) -> Result<(), AttemptError> {
     let client = &mut *turn.client;
     client.deadline.set(until);
     // The response to a key is kept for the client's return.
     let stays = turn.plan.key().is_some();
-    poll_fn(|cx| match client.is_there(cx) || stays {
+    let is_there = poll_fn(|cx| match client.is_there(cx) || stays {
         false => Poll::Ready(false),
         true if client.deadline.has_passed(Instant::now()) => Poll::Ready(true),
         true => client.deadline.poll_passed(cx).map(|()| true),
-    })
-    .await
+    });
+    if !is_there.await {
+        return Err(AttemptError::ClientGone);
+    }
+    let (plan, worker) = (turn.plan, turn.worker);
+    let others = sending.others.as_ref();
+    let version = others.map_or(plan.version(), |others| others.target(plan).version);
+    if is_ousted(plan, worker, version) {
+        turn.record.withheld(Withheld::Ejected);
+        turn.record.failed(ProxyError::NoVersion);
+        return Err(AttemptError::Failed(ProxyError::NoVersion));
+    }
+    Ok(())
 }
 
 /// The request of `turn` as far as repeating it is concerned; `whole`: all of it can still be sent.

@@ -215,7 +215,9 @@ mod tests {
             }
         }
         println!("measured: {} keys in {:?}, {before} bytes", 60 * EACH_SECOND, began.elapsed());
-        assert_eq!((bytes(), before), (1_600_000, 1_600_000));
+        assert_eq!(bytes(), before);
+        // 16 bytes a key, rounded up to whole sets of all locks.
+        assert!((1_600_000..1_610_000).contains(&before), "{before}");
         assert_eq!(table.refused(), 6_000);
     }
 

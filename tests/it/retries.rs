@@ -1,5 +1,6 @@
 //! Requests that are sent again after a failure, and those that never are.
 
+mod ejected;
 mod rescue;
 mod storm;
 

@@ -33,7 +33,7 @@ fn for_all(check: impl Fn(&Rules, &Failed<'_>)) {
     for rules in all_rules() {
         for method in METHODS {
             for outcome in OUTCOMES {
-                for bits in 0..1u16 << 10 {
+                for bits in 0..1u16 << 11 {
                     let is = |bit: u16| bits & 1 << bit != 0;
                     let request = Request {
                         class: if is(0) { Class::Write } else { Class::Read },
@@ -57,6 +57,7 @@ fn for_all(check: impl Fn(&Rules, &Failed<'_>)) {
                             begun: is(6),
                             attempts: if is(7) { 2 } else { 1 },
                             has_rescuer: is(8),
+                            ousted: is(10),
                             retry_after,
                             left: LEFT,
                             random: 0.5,
@@ -119,6 +120,15 @@ fn a_write_leaves_its_version_only_if_nothing_was_sent_or_the_store_is_shared_an
 }
 
 #[test]
+fn a_version_that_was_ejected_gets_nothing_again() {
+    for_all(|rules, failed| {
+        if let (true, Some((place, ..))) = (failed.ousted, again(rules, failed)) {
+            assert_eq!(place, Place::Baseline, "{rules:?} {failed:?}");
+        }
+    });
+}
+
+#[test]
 fn what_may_be_repeated_is_and_a_read_of_a_canary_is_rescued() {
     for_all(|rules, failed| {
         let Failed { request, has_rescuer, .. } = *failed;
@@ -138,6 +148,7 @@ fn what_may_be_repeated_is_and_a_read_of_a_canary_is_rescued() {
                     assert!(after >= time, "{failed:?}");
                 }
             }
+            (None, _) if failed.ousted => assert!(!rescued, "{failed:?}"),
             (None, RetryAfter::Unsaid) => panic!("{rules:?} {failed:?}"),
             (None, RetryAfter::In(time)) => assert!(time >= failed.left && !rescued, "{failed:?}"),
             (None, RetryAfter::Unread) => assert!(!rescued, "{failed:?}"),
@@ -176,6 +187,7 @@ fn read(outcome: Outcome) -> Failed<'static> {
         begun: false,
         attempts: 1,
         has_rescuer: false,
+        ousted: false,
         retry_after: RetryAfter::Unsaid,
         left: LEFT,
         random: 0.5,
@@ -200,6 +212,7 @@ fn each_reason_against_a_retry_is_told() {
         (Failed { request: Request { whole: false, ..request }, ..usual }, Withheld::Body),
         (Failed { begun: true, ..usual }, Withheld::Begun),
         (Failed { attempts: 2, ..usual }, Withheld::Attempts),
+        (Failed { ousted: true, ..usual }, Withheld::Ejected),
         (Failed { retry_after: RetryAfter::In(LEFT), ..usual }, Withheld::RetryAfter),
         (Failed { left: Duration::from_millis(12), ..usual }, Withheld::Deadline),
     ] {
