@@ -122,7 +122,10 @@ impl Controller {
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
             if lives.is_none_or(|live| live.rollout != rollout) {
-                self.rollouts.insert(service.clone(), Live::of(rollout.resumed()));
+                let same = lives.filter(|live| live.rollout.is_same(&rollout));
+                let begun = same.and_then(|live| live.begun.clone());
+                let live = Live { begun, ..Live::of(rollout.resumed()) };
+                self.rollouts.insert(service.clone(), live);
                 self.begin_count(&service);
             }
         }
@@ -237,6 +240,7 @@ impl Live {
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),
+            begun: None,
             told: BTreeSet::new(),
         }
     }
