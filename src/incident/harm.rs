@@ -124,7 +124,7 @@ struct Counted {
 pub(super) fn harm(asked: Asked<'_>) -> Harm {
     let subject = asked.of(Role::Subject);
     let sum = |from_s, until_s| subject.map_or((0, 0), |v| v.rates.sum(from_s, until_s));
-    let counted = asked.by_verdict().unwrap_or_else(|| asked.by_counters());
+    let counted = asked.counted();
     let from_s = match counted.source {
         HarmSource::Counters if counted.begin == Begin::Earlier => -counted.counted_s,
         HarmSource::Counters | HarmSource::Verdict => second_of(-counted.counted_s),
@@ -160,6 +160,20 @@ pub(super) fn harm(asked: Asked<'_>) -> Harm {
 impl Asked<'_> {
     fn of(&self, role: Role) -> Option<&VersionCurve> {
         self.versions.iter().find(|version| version.role == role)
+    }
+
+    /// By the verdict, if it ended what it found: it ejected the version or an endpoint. Of one that only advised, failures
+    /// went on until somebody acted, so the counters count where these have more.
+    fn counted(&self) -> Counted {
+        let is_ejection = matches!(self.kind, Kind::Ejected | Kind::EndpointEjected);
+        match self.by_verdict() {
+            Some(counted) if is_ejection => counted,
+            by_verdict => {
+                let by_counters = self.by_counters();
+                let by_verdict = by_verdict.filter(|v| v.failures >= by_counters.failures);
+                by_verdict.unwrap_or(by_counters)
+            }
+        }
     }
 
     /// By the first finding of a verdict that counts requests, unless another incident counts these.

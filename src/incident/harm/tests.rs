@@ -109,28 +109,31 @@ fn a_young_process_says_how_long_it_has_counted() {
 fn no_request_is_harmed_in_two_incidents() {
     let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
     let (verdict, ejected) = (failing(), opened().id);
-    let rollback = |earlier, ejected_ago_s| {
+    let rollback = |versions: &[VersionCurve], earlier, ejected_ago_s| {
         let (kind, verdict) = (Kind::RolloutRolledBack, Some(&verdict));
         let lasted_s = Some(200.0);
-        harm(Asked { kind, verdict, lasted_s, earlier, ejected_ago_s, ..asked(&versions) })
+        harm(Asked { kind, verdict, lasted_s, earlier, ejected_ago_s, ..asked(versions) })
     };
     // The verdict counts where it is reported first.
-    let first = rollback(None, None);
+    let first = rollback(&[], None, None);
     assert_eq!((first.source, first.requests, &first.counted_in), (HarmSource::Verdict, 40, &None));
-    let second = rollback(Some((&ejected, 2.0)), Some(2.0));
+    let second = rollback(&versions, Some((&ejected, 2.0)), Some(2.0));
     assert_eq!((second.source, second.counted_s), (HarmSource::Counters, 2.0));
     assert_eq!((second.requests, second.failures, second.estimate), (20, 6, Some(5.8)));
     assert_eq!(second.counted_in.as_ref(), Some(&ejected));
     let which = format!("in the 2.0 s since the incident {ejected}, which counts those before");
     assert!(second.how.contains(&which), "{}", second.how);
-    let none = rollback(Some((&ejected, 0.0)), Some(0.0));
+    let none = rollback(&versions, Some((&ejected, 0.0)), Some(0.0));
     assert_eq!((none.estimate, none.requests), (Some(0.0), 0));
     assert!(none.how.starts_with("No request of the version ended after"), "{}", none.how);
     // After a restart the incident before is not known, and still counts.
-    let restarted = rollback(None, Some(3.0));
+    let restarted = rollback(&versions, None, Some(3.0));
     assert_eq!((restarted.source, restarted.failures), (HarmSource::Counters, 9));
+    // The verdict advised, and failures went on until somebody acted.
+    let advised = rollback(&versions, None, None);
+    assert_eq!((advised.source, advised.failures), (HarmSource::Counters, 600));
     // What happened long before has another harm.
-    let later = rollback(Some((&ejected, 250.0)), None);
+    let later = rollback(&[], Some((&ejected, 250.0)), None);
     assert_eq!((later.source, later.counted_in), (HarmSource::Verdict, None));
 
     // An ejection has its verdict in any case, and says what else counts.
