@@ -95,6 +95,12 @@ impl Checked {
         self.rolled.grows()
     }
 
+    /// Whether it only begins or ends to hold. While a step of the rollout is being written, that waits for the next tick:
+    /// the entry of the step says from which phase it grew.
+    pub(super) fn is_passing(&self) -> bool {
+        !self.rolled.is_kept() && self.rolled.entries().next().is_some()
+    }
+
     fn state(&self) -> &ControlState {
         match &self.then {
             Then::Quiet(state) => state,
