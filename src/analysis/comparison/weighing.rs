@@ -144,7 +144,7 @@ impl Comparison {
             log_threshold: self.log_threshold(),
             health: None,
             held,
-            warm_up_s: self.warms_up().then(|| self.limits.warm_up.as_secs_f64()),
+            warm_up_s: self.warms_up().then_some(self.limits.warm_up.as_secs_f64()),
             findings,
             reason: String::new(),
         };
