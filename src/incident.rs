@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `id` | names of incidents: sortable, and safe in URLs and paths |
 //! | `kind`, `curve`, `failure`, `model` | the report as data |
+//! | `sums` | what versions had counted at a moment |
 //! | `harm` | the estimate of requests harmed, and its formula in words |
 //! | `review` | a rollout in review: its steps and transitions |
 //! | `build` | puts a report together |
@@ -29,6 +30,7 @@ mod model;
 mod page;
 mod review;
 mod scale;
+mod sums;
 mod text;
 
 pub use build::{Earlier, Evidence, Happened, Opened};
@@ -40,6 +42,7 @@ pub use kind::{Kind, State};
 pub use model::{Covers, Incident, JournalEntry, Moment, MomentSource, ProcessFacts, Summary};
 pub use page::{POLICY, page};
 pub use review::{Review, ReviewedStep, Turn};
+pub use sums::{Moments, Sums};
 pub use text::{offset_s, thousandths};
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | `plan` | the steps of a rollout |
 //! | `split` | weights that give the new version a share of players |
 //! | `gate` | the reply of each gate, and the decision from all replies of a step |
+//! | `judged` | what the gates said when it decided, for the journal |
 //! | `state` | the state of a rollout, which survives a restart as JSON |
 //! | `event` | events and actions |
 //! | `machine` | the state machine |
@@ -19,6 +20,7 @@
 
 mod event;
 mod gate;
+mod judged;
 mod machine;
 mod phase;
 mod plan;
@@ -33,6 +35,7 @@ pub use gate::{
     Approval, Decision, GateReply, Patience, Reply, Seen, Slow, amounts, approval, decide,
     evidence, evidence_alone, slo, webhook,
 };
+pub use judged::{GateSaid, Judged};
 pub use machine::{
     ASK_AGAIN, ITSELF, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply, start,
 };

@@ -271,6 +271,7 @@ impl Alone {
             log_threshold: self.log_threshold(),
             health: None,
             held: held.map(|failures| HeldBack::MinimumFailures { failures, least }),
+            warm_up_s: Some(self.warm_up.as_secs_f64()),
             findings,
             reason: String::new(),
         };

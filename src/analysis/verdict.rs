@@ -109,6 +109,9 @@ pub struct Verdict {
     /// Why there is no failure although the evidence suffices.
     #[serde(default)]
     pub held: Option<HeldBack>,
+    /// How long the version warms up, in seconds, before its latency or amounts are compared; absent if none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_s: Option<f64>,
     /// Findings by metric, the strongest first.
     pub findings: Vec<Finding>,
     /// The verdict as a sentence that quotes these numbers.

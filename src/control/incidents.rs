@@ -13,6 +13,8 @@
 //! | `reporting` | the task |
 
 mod book;
+#[cfg(test)]
+mod exact;
 mod failures;
 mod folder;
 mod gather;
@@ -24,5 +26,5 @@ mod reporting;
 pub(super) use book::Book;
 pub use folder::MOST_FILES;
 pub use gather::AFTERMATH;
-pub(super) use history::History;
-pub use ledger::Ledger;
+pub(super) use history::{History, counted_now};
+pub use ledger::{Facts, Ledger};

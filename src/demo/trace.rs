@@ -68,6 +68,7 @@ pub(super) mod tests {
             log_threshold: 7.0,
             health: None,
             held: None,
+            warm_up_s: None,
             findings: Vec::new(),
             reason: String::new(),
         }

@@ -9,6 +9,7 @@ use super::{
     kind::{Kind, State},
     model::{Covers, FORM, Incident, JournalEntry, Moment, MomentSource, ProcessFacts},
     review::Review,
+    sums::{Counters, Moments, Sums},
     text::{moved, offset_s, parsed, rfc3339, seconds},
 };
 use crate::analysis::{Answer, Verdict};
@@ -55,6 +56,10 @@ pub struct Opened {
     pub config_hash: String,
     /// The incident of the version before this one.
     pub earlier: Option<Earlier>,
+    /// What the versions of the service had counted when it happened.
+    pub counted: Sums,
+    /// The same when the first step of the rollout that ended was set; `None` if it is none, or another process set it.
+    pub begun: Option<Sums>,
 }
 
 /// An incident before another one.
@@ -64,6 +69,8 @@ pub struct Earlier {
     pub id: Id,
     /// When it happened.
     pub at: SystemTime,
+    /// What the versions of the service had counted then.
+    pub counted: Sums,
 }
 
 /// What is known around an incident.
@@ -79,6 +86,8 @@ pub struct Evidence {
     pub journal: Vec<JournalEntry>,
     /// Curves, in any order.
     pub versions: Vec<VersionCurve>,
+    /// What the versions had counted at the moments that matter.
+    pub moments: Moments,
     /// The name of the instance.
     pub instance: String,
 }
@@ -104,8 +113,8 @@ impl Opened {
         moved(reached, -(verdict.since_s - at_s).max(0.0))
     }
 
-    /// The harm as the curves tell it, which begin at `from`.
-    fn harm(&self, versions: &[VersionCurve], from: SystemTime) -> Harm {
+    /// The harm as the curves tell it, which begin at `from`, and the counters at these `moments`.
+    fn harm(&self, versions: &[VersionCurve], from: SystemTime, moments: Moments) -> Harm {
         let Happened { kind, ejected_at, .. } = self.happened;
         let is_ejection = matches!(kind, Kind::Ejected | Kind::EndpointEjected);
         let ago = |at| offset_s(self.at, at).max(0.0);
@@ -113,11 +122,26 @@ impl Opened {
             kind,
             verdict: self.happened.cause(),
             versions,
-            lasted_s: self.happened.lasted_s(),
+            lasted_s: self.happened.lasted_s(self.at),
             known_s: ago(from),
             ejected_ago_s: ejected_at.filter(|_| !is_ejection).map(ago),
             earlier: self.earlier.as_ref().map(|earlier| (&earlier.id, ago(earlier.at))),
+            counters: Some(&self.counters(moments)),
         })
+    }
+}
+
+impl Opened {
+    /// Each moment by the later reading: what was counted when it happened is in any case before the end of its second.
+    fn counters(&self, moments: Moments) -> Counters {
+        let Moments { incident, window, earlier } = moments;
+        let before = self.earlier.as_ref().map(|before| before.counted.clone());
+        Counters {
+            until: incident.or_later(&self.counted),
+            window,
+            begun: self.begun.clone(),
+            earlier: before.map(|counted| counted.or_later(&earlier.unwrap_or_default())),
+        }
     }
 }
 
@@ -127,11 +151,12 @@ impl Happened {
         self.verdict.as_ref().filter(|verdict| verdict.answer == Answer::Fail)
     }
 
-    /// The time since the first step of the rollout that ended, in seconds; `None` if it is no rollout.
-    fn lasted_s(&self) -> Option<f64> {
-        let steps = self.rollout.as_ref()?.steps.iter();
-        // Not a sum, which is −0 of nothing.
-        Some(steps.filter_map(|step| step.lasted_s).fold(0.0, |sum, lasted| sum + lasted))
+    /// The time from the first step of the rollout that ended to `at`, in seconds: 0 if it took none; `None` if it is no
+    /// rollout. The ramp of a rollback is part of it, though of no step.
+    fn lasted_s(&self, at: SystemTime) -> Option<f64> {
+        let mut steps = self.rollout.as_ref()?.steps.iter();
+        let began = steps.find_map(|step| parsed(step.began_at.as_deref()?));
+        Some(began.map_or(0.0, |began| offset_s(at, began).max(0.0)))
     }
 
     /// A sentence without a full stop.
@@ -162,7 +187,7 @@ impl Incident {
     /// incident: the curves of versions that have left the configuration since are taken from it.
     pub fn new(opened: &Opened, evidence: Evidence, state: State, before: Option<&Self>) -> Self {
         let Opened { id, at, happened, baseline, generation, config_hash, .. } = opened;
-        let Evidence { from, until, events, journal, versions, instance } = evidence;
+        let Evidence { from, until, events, journal, versions, moments, instance } = evidence;
         let versions = with_those_of(before, versions);
         Self {
             form: FORM,
@@ -181,7 +206,7 @@ impl Incident {
             onset_at: opened.onset().map(rfc3339),
             judged_since: opened.judged_since().map(rfc3339),
             covers: Covers { from: rfc3339(from), until: rfc3339(until) },
-            harm: opened.harm(&versions, from),
+            harm: opened.harm(&versions, from, moments),
             verdict: happened.verdict.clone(),
             rollout: happened.rollout.as_deref().cloned(),
             timeline: timeline(opened, events),

@@ -9,6 +9,7 @@ use super::{
     id::Id,
     kind::Kind,
     model::{JournalEntry, Moment},
+    sums::{Moments, Sums},
     text::moved,
 };
 use crate::analysis::{Answer, Counts, Finding, Metric, Numbers, Rate, Verdict};
@@ -32,6 +33,7 @@ fn verdict(finding: Finding, reason: &str) -> Verdict {
         log_threshold: 6.9,
         health: None,
         held: None,
+        warm_up_s: None,
         findings: vec![finding],
         reason: reason.to_owned(),
     }
@@ -95,7 +97,8 @@ pub(super) fn latency_verdict() -> Verdict {
             tolerated_ms: 0.0,
         },
     };
-    verdict(finding, "30 % of its requests were slow to begin.")
+    let slow = verdict(finding, "30 % of its requests were slow to begin.");
+    Verdict { warm_up_s: Some(30.0), ..slow }
 }
 
 /// The ejection of v42.
@@ -120,6 +123,8 @@ pub(super) fn opened() -> Opened {
         generation: 7,
         config_hash: "06addf45ff87c65c".to_owned(),
         earlier: None,
+        counted: Sums::default(),
+        begun: None,
     }
 }
 
@@ -153,6 +158,7 @@ pub(super) fn evidence() -> Evidence {
             journal(12, 0.1, "ejected", "verdict", "35 % of its requests failed"),
         ],
         versions: vec![curve("v41", Role::Baseline), curve("v42", Role::Subject)],
+        moments: Moments::default(),
         instance: "edge-1:9090".to_owned(),
     }
 }

@@ -4,7 +4,8 @@
 //! beyond the baseline's rate: `failures − requests × baseline's rate`, from the onset of the difference to the
 //! incident. The verdict has these counts, of exactly the requests that it judged. Without a verdict, as of a
 //! manual ejection, the counters of responses (500 and above) are taken, over the five minutes before it; of a rollout
-//! at most since its first step.
+//! at most since its first step. They are read when that step is set and when the incident happens, so a rollout that
+//! lasts a part of a second is counted exactly ([`super::sums`]).
 //!
 //! No request counts twice: an ejection often ends a rollout, and both leave a report. So what counts by counters
 //! begins where the incident before it, of the same version, has ended, and names that one.
@@ -16,6 +17,7 @@ use super::{
     failure::FailureKinds,
     id::Id,
     kind::Kind,
+    sums::{Begin, Counters},
     text::{count, number, percent, ratio, seconds, thousandths},
 };
 use crate::analysis::{Counts, Finding, Metric, Numbers, Rate, Verdict};
@@ -35,6 +37,12 @@ pub struct Harm {
     pub requests: u64,
     /// Of these, failed ones; of a verdict on latency slow ones.
     pub failures: u64,
+    /// From which latency on a request of the version counted as slow, in milliseconds; absent where failures count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_ms: Option<f64>,
+    /// How long a version warms up, in seconds, before slow requests are counted; absent where failures count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up_s: Option<f64>,
     /// The rate to expect without the fault, 0 to 1: that of the baseline, or the bound of the verdict.
     pub expected_rate: Option<f64>,
     /// Players of the version who failed or were slow in that time, if the verdict counted them.
@@ -85,6 +93,8 @@ pub(super) struct Asked<'a> {
     pub(super) ejected_ago_s: Option<f64>,
     /// The incident of the version before this one, and the time since then, in seconds.
     pub(super) earlier: Option<(&'a Id, f64)>,
+    /// What the versions had counted at the moments that matter; without it the curves are summed.
+    pub(super) counters: Option<&'a Counters>,
 }
 
 /// Counts of a version, and what to expect of it.
@@ -100,8 +110,12 @@ struct Counted {
     players: Option<u64>,
     /// No baseline served beside it: the time begins with the judging, not with a difference.
     alone: bool,
-    /// The process was started in that time, and only what was counted since then is known.
+    /// Where that time begins, of what is counted by counters.
+    begin: Begin,
+    /// The process was started since the first step of the rollout: only what was counted since then is known.
     begun_anew: bool,
+    /// Of slow requests: from which latency on, in milliseconds, and after how many seconds of warm-up.
+    slow: Option<(Option<f64>, Option<f64>)>,
     counted_in: Option<Id>,
     shared_with: Option<Id>,
 }
@@ -110,10 +124,10 @@ struct Counted {
 pub(super) fn harm(asked: Asked<'_>) -> Harm {
     let subject = asked.of(Role::Subject);
     let sum = |from_s, until_s| subject.map_or((0, 0), |v| v.rates.sum(from_s, until_s));
-    let counted = asked.by_verdict().unwrap_or_else(|| asked.by_counters());
+    let counted = asked.counted();
     let from_s = match counted.source {
-        HarmSource::Verdict => second_of(-counted.counted_s),
-        HarmSource::Counters => -counted.counted_s,
+        HarmSource::Counters if counted.begin == Begin::Earlier => -counted.counted_s,
+        HarmSource::Counters | HarmSource::Verdict => second_of(-counted.counted_s),
     };
     let failed_attempts = subject.map(|version| version.failed_attempts(from_s, 0.0));
     let beyond = |rate: f64| (counted.failures as f64 - counted.requests as f64 * rate).max(0.0);
@@ -131,6 +145,8 @@ pub(super) fn harm(asked: Asked<'_>) -> Harm {
         counted_s: thousandths(counted.counted_s),
         requests: counted.requests,
         failures: counted.failures,
+        slow_ms: counted.slow.and_then(|(slow_ms, _)| slow_ms),
+        warm_up_s: counted.slow.and_then(|(_, warm_up_s)| warm_up_s),
         expected_rate: counted.expected,
         players: counted.players,
         failed_attempts: failed_attempts.unwrap_or_default(),
@@ -146,6 +162,20 @@ impl Asked<'_> {
         self.versions.iter().find(|version| version.role == role)
     }
 
+    /// By the verdict, if it ended what it found: it ejected the version or an endpoint. Of one that only advised, failures
+    /// went on until somebody acted, so the counters count where these have more.
+    fn counted(&self) -> Counted {
+        let is_ejection = matches!(self.kind, Kind::Ejected | Kind::EndpointEjected);
+        match self.by_verdict() {
+            Some(counted) if is_ejection => counted,
+            by_verdict => {
+                let by_counters = self.by_counters();
+                let by_verdict = by_verdict.filter(|v| v.failures >= by_counters.failures);
+                by_verdict.unwrap_or(by_counters)
+            }
+        }
+    }
+
     /// By the first finding of a verdict that counts requests, unless another incident counts these.
     fn by_verdict(&self) -> Option<Counted> {
         let verdict = self.verdict.filter(|_| self.ejected_ago_s.is_none())?;
@@ -159,17 +189,43 @@ impl Asked<'_> {
 
     /// By the counters, from the end of the incident before.
     fn by_counters(&self) -> Counted {
-        let before_s = self.lasted_s.map_or(BEFORE_S, |lasted| lasted.min(BEFORE_S));
-        let earlier = self.earlier.filter(|(_, ago_s)| *ago_s < before_s);
-        let counted = [earlier.map(|(_, ago_s)| ago_s), self.ejected_ago_s];
-        let before_s = counted.into_iter().flatten().fold(before_s, f64::min).max(0.0);
-        let begun_anew = self.lasted_s.is_some() && self.known_s < before_s;
-        let before_s = if begun_anew { self.known_s } else { before_s };
-        let sum = |version: &VersionCurve| version.rates.sum(-before_s, 0.0);
-        let subject = self.of(Role::Subject).map_or((0, 0), sum);
-        let counted_in = earlier.map(|(id, _)| id.clone());
-        let baseline = self.of(Role::Baseline).map(sum);
-        Counted { counted_in, begun_anew, ..by_counters(subject, baseline, before_s) }
+        let subject = self.of(Role::Subject);
+        let span_s = self.lasted_s.map_or(BEFORE_S, |lasted| lasted.min(BEFORE_S));
+        let overlaps = || {
+            let name = subject.map(|version| &*version.name);
+            self.counters.zip(name).is_some_and(|(counters, name)| counters.overlap(name))
+        };
+        let earlier = self.earlier.filter(|(_, ago_s)| *ago_s < span_s || overlaps());
+        let before_s = earlier.map_or(span_s, |(_, ago_s)| ago_s.min(span_s));
+        let ejected_s = self.ejected_ago_s.filter(|ago_s| *ago_s < before_s);
+        let before_s = ejected_s.unwrap_or(before_s).max(0.0);
+        let begin = match (self.lasted_s, earlier) {
+            _ if self.known_s < before_s => Begin::Process,
+            _ if ejected_s.is_some() => Begin::Ejection,
+            (_, Some(_)) => Begin::Earlier,
+            (Some(lasted_s), None) if lasted_s <= BEFORE_S => Begin::Step,
+            _ => Begin::Window,
+        };
+        let before_s = before_s.min(self.known_s);
+        let sum = |version: &VersionCurve| self.sum(version, begin, before_s);
+        let counted_in = earlier.filter(|_| begin != Begin::Process).map(|(id, _)| id.clone());
+        let begun_anew = begin == Begin::Process && self.lasted_s.is_some();
+        let counts =
+            by_counters(subject.map_or((0, 0), sum), self.of(Role::Baseline).map(sum), before_s);
+        Counted { counted_in, begin, begun_anew, ..counts }
+    }
+
+    /// Requests and failures of `version` since `begin`, which was `before_s` before the incident: by its counters at
+    /// both moments, else by whole seconds.
+    fn sum(&self, version: &VersionCurve, begin: Begin, before_s: f64) -> (u64, u64) {
+        let exact = self.counters.and_then(|counters| counters.since(begin, &version.name));
+        exact.unwrap_or_else(|| {
+            let from_s = match begin {
+                Begin::Process | Begin::Step => second_of(-before_s),
+                Begin::Window | Begin::Earlier | Begin::Ejection => -before_s,
+            };
+            version.rates.sum(from_s, 0.0)
+        })
     }
 }
 
@@ -185,8 +241,12 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
         }
         Metric::Recovery | Metric::AmountLow | Metric::AmountHigh => return None,
     };
+    let mut slow = None;
     let (subject, expected, expectation, players) = match &finding.numbers {
         Numbers::Errors { counts, .. } | Numbers::Latency { counts, .. } => {
+            if let Numbers::Latency { canary_slow_ms, .. } = &finding.numbers {
+                slow = Some((*canary_slow_ms, verdict.warm_up_s));
+            }
             let (canary, baseline) = since_onset(counts);
             let text = format!(
                 "the baseline's rate in the same time, {} ({} of {})",
@@ -196,7 +256,8 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
             );
             (canary, baseline.rate, text, Some(counts.canary_since_onset.failures))
         }
-        Numbers::Bound { counts, tolerated_share, .. } => {
+        Numbers::Bound { counts, tolerated_share, slow_ms, .. } => {
+            slow = slow_ms.map(|ms| (Some(ms), verdict.warm_up_s));
             let text = format!("the rate that is tolerated, {}", percent(Some(*tolerated_share)));
             (*counts, Some(*tolerated_share), text, None)
         }
@@ -214,7 +275,9 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
         expectation,
         players: players.filter(|players| *players > 0),
         alone: verdict.alone,
+        begin: Begin::Window,
         begun_anew: false,
+        slow,
         counted_in: None,
         shared_with: None,
     })
@@ -254,7 +317,9 @@ fn by_counters(
         expectation,
         players: None,
         alone: false,
+        begin: Begin::Window,
         begun_anew: false,
+        slow: None,
         counted_in: None,
         shared_with: None,
     }
@@ -278,19 +343,40 @@ impl Counted {
             (HarmSource::Verdict, _) => {
                 format!("in the {time} from the onset of the difference to the verdict")
             }
-            (HarmSource::Counters, None) => format!("in the {time} before the incident"),
             (HarmSource::Counters, Some(id)) => {
                 format!("in the {time} since the incident {id}, which counts those before")
             }
+            (HarmSource::Counters, None) => match self.begin {
+                Begin::Step => format!("in the {time} since the first step of the rollout"),
+                Begin::Process if !self.begun_anew => {
+                    format!("in the {time} since the process was started")
+                }
+                _ => format!("in the {time} before the incident"),
+            },
         };
-        let facts =
-            format!("{failures} of {requests} requests of the version {} {since}", self.what);
+        let (slow, warm) = self.slow_in_words();
+        let facts = format!(
+            "{failures} of {requests} requests of the version {}{slow} {since}{warm}",
+            self.what
+        );
         if let (Some(id), 0) = (&self.counted_in, self.requests) {
             return format!(
                 "No request of the version ended after the incident {id}, which counts those before."
             );
         }
         self.told(&facts, estimate) + &self.also()
+    }
+
+    /// What is slow, and which slow requests are counted.
+    fn slow_in_words(&self) -> (String, String) {
+        let Some((slow_ms, warm_up_s)) = self.slow else { return Default::default() };
+        let slow = slow_ms.map_or(String::new(), |ms| format!(" ({} ms or longer)", number(ms)));
+        let after = warm_up_s.filter(|time| *time > 0.0);
+        let warm = after.map_or(String::new(), |time| {
+            let time = seconds(time);
+            format!(", counted after its warm-up of {time} at least, and not before it")
+        });
+        (slow, warm)
     }
 
     /// What else counts the same requests, and what is not counted.
@@ -325,148 +411,4 @@ impl Counted {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::incident::{
-        curve::RateCurve,
-        example::{failing, latency_verdict, opened},
-        failure::FailedSecond,
-    };
-
-    /// As many answers of 5xx in each second.
-    fn attempts(failures: u32) -> Vec<FailedSecond> {
-        let kinds = FailureKinds { status: u64::from(failures), ..FailureKinds::default() };
-        (-400..60).map(|s| FailedSecond { from_s: f64::from(s), kinds }).collect()
-    }
-
-    /// What is asked of a manual ejection.
-    fn asked(versions: &[VersionCurve]) -> Asked<'_> {
-        let (verdict, lasted_s, ejected_ago_s, earlier) = Default::default();
-        let (kind, known_s) = (Kind::Ejected, 300.0);
-        Asked { kind, verdict, versions, lasted_s, known_s, ejected_ago_s, earlier }
-    }
-
-    fn curve(role: Role, requests: u32, failures: u32) -> VersionCurve {
-        let rates = RateCurve {
-            from_s: -400.0,
-            requests: vec![requests; 460],
-            failures: vec![failures; 460],
-        };
-        let (latency, failed_attempts) = (Vec::new(), attempts(failures));
-        VersionCurve { name: "v".to_owned(), role, rates, latency, failed_attempts }
-    }
-
-    #[test]
-    fn failures_beyond_those_of_the_baseline_count() {
-        let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let verdict = failing();
-        let harm = harm(Asked { verdict: Some(&verdict), ..asked(&versions) });
-        assert_eq!(harm.failed_attempts.status, 3, "of the second of the onset");
-        assert_eq!(harm.source, HarmSource::Verdict);
-        assert_eq!((harm.requests, harm.failures, harm.players), (40, 14, Some(12)));
-        // 14 − 40 × 4/800.
-        assert_eq!((harm.estimate, harm.expected_rate), (Some(13.8), Some(0.005)));
-        assert_eq!(harm.counted_s, 0.9);
-        assert_eq!((harm.failures_before, harm.failures_after), (3 * 400, 3 * 60));
-        assert_eq!(
-            harm.how,
-            "14 of 40 requests of the version failed in the 0.9 s from the onset of the difference to the \
-             verdict. By the baseline's rate in the same time, 0.5 % (4 of 800), 0.2 of them would have been so \
-             anyway; what is beyond that counts as harmed: 14 − 40 × 0.5 % = 13.8."
-        );
-    }
-
-    #[test]
-    fn slow_requests_are_harmed_too() {
-        let verdict = latency_verdict();
-        let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
-        assert_eq!((harm.requests, harm.failures, harm.estimate), (100, 30, Some(29.0)));
-        assert!(harm.how.contains("30 of 100 requests of the version were slow"), "{}", harm.how);
-    }
-
-    #[test]
-    fn without_a_verdict_the_counters_of_five_minutes_are_taken() {
-        let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let harm = super::harm(asked(&versions));
-        assert_eq!(harm.failed_attempts.in_words(), "900 answered 5xx");
-        assert_eq!((harm.source, harm.counted_s), (HarmSource::Counters, 300.0));
-        // 900 − 3,000 × 1 %.
-        assert_eq!((harm.requests, harm.failures, harm.estimate), (3_000, 900, Some(870.0)));
-        let better = [curve(Role::Subject, 10, 0), curve(Role::Baseline, 100, 1)];
-        assert_eq!(super::harm(asked(&better)).estimate, Some(0.0));
-        let alone = super::harm(asked(&[curve(Role::Subject, 10, 3)]));
-        assert_eq!((alone.estimate, alone.failures), (None, 900));
-        assert!(alone.how.contains("There is no estimate"), "{}", alone.how);
-        // What failed before the rollout is not its harm.
-        let short = super::harm(Asked { lasted_s: Some(20.0), ..asked(&versions) });
-        assert_eq!((short.counted_s, short.requests, short.failures), (20.0, 200, 60));
-        let none = super::harm(Asked { lasted_s: Some(0.0), ..asked(&versions) });
-        assert_eq!(none.failures, 0);
-    }
-
-    /// Regression: `0 of 0 requests … in the -0.0 s before the incident`, after a kill in a bake.
-    #[test]
-    fn what_another_process_counted_is_not_known() {
-        let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let of = |known_s, versions| {
-            let (kind, lasted_s) = (Kind::RolloutRolledBack, Some(200.0));
-            harm(Asked { kind, lasted_s, known_s, ..asked(versions) })
-        };
-        let part = of(20.0, &versions);
-        assert_eq!((part.counted_s, part.requests, part.failures), (20.0, 200, 60));
-        let told = " What was before is not known: the process was started anew meanwhile.";
-        assert!(part.how.ends_with(told), "{}", part.how);
-        assert!(!of(200.0, &versions).how.contains("anew"));
-        let none = of(20.0, &[curve(Role::Subject, 0, 0), curve(Role::Baseline, 100, 1)]);
-        assert_eq!((none.estimate, none.requests), (None, 0));
-        assert_eq!(none.how, "Not known: the process was started anew meanwhile.");
-    }
-
-    #[test]
-    fn no_request_is_harmed_in_two_incidents() {
-        let versions = [curve(Role::Subject, 10, 3), curve(Role::Baseline, 100, 1)];
-        let (verdict, ejected) = (failing(), opened().id);
-        let rollback = |earlier, ejected_ago_s| {
-            let (kind, verdict) = (Kind::RolloutRolledBack, Some(&verdict));
-            let lasted_s = Some(200.0);
-            harm(Asked { kind, verdict, lasted_s, earlier, ejected_ago_s, ..asked(&versions) })
-        };
-        // The verdict counts where it is reported first.
-        let first = rollback(None, None);
-        assert_eq!(
-            (first.source, first.requests, &first.counted_in),
-            (HarmSource::Verdict, 40, &None)
-        );
-        let second = rollback(Some((&ejected, 2.0)), Some(2.0));
-        assert_eq!((second.source, second.counted_s), (HarmSource::Counters, 2.0));
-        assert_eq!((second.requests, second.failures, second.estimate), (20, 6, Some(5.8)));
-        assert_eq!(second.counted_in.as_ref(), Some(&ejected));
-        let which = format!("in the 2.0 s since the incident {ejected}, which counts those before");
-        assert!(second.how.contains(&which), "{}", second.how);
-        let none = rollback(Some((&ejected, 0.0)), Some(0.0));
-        assert_eq!((none.estimate, none.requests), (Some(0.0), 0));
-        assert!(none.how.starts_with("No request of the version ended after"), "{}", none.how);
-        // After a restart the incident before is not known, and still counts.
-        let restarted = rollback(None, Some(3.0));
-        assert_eq!((restarted.source, restarted.failures), (HarmSource::Counters, 9));
-        // What happened long before has another harm.
-        let later = rollback(Some((&ejected, 250.0)), None);
-        assert_eq!((later.source, later.counted_in), (HarmSource::Verdict, None));
-
-        // An ejection has its verdict in any case, and says what else counts.
-        let whole = harm(Asked {
-            verdict: Some(&verdict),
-            earlier: Some((&ejected, 0.5)),
-            ..asked(&versions)
-        });
-        assert_eq!((whole.requests, whole.shared_with.as_ref()), (40, Some(&ejected)));
-        assert!(whole.how.ends_with("counts a part of these requests, too."), "{}", whole.how);
-    }
-
-    #[test]
-    fn without_a_baseline_the_time_is_that_of_the_judging() {
-        let verdict = Verdict { alone: true, ..failing() };
-        let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
-        assert!(harm.how.contains(" s that it was judged. "), "{}", harm.how);
-    }
-}
+mod tests;

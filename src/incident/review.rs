@@ -96,7 +96,7 @@ impl From<&Entry> for Turn {
     fn from(entry: &Entry) -> Self {
         Self {
             at: rfc3339(at(entry.at_unix_ms)),
-            on: entry.on.label().to_owned(),
+            on: entry.decided().to_owned(),
             from: entry.from.label().to_owned(),
             to: entry.to.label().to_owned(),
             step: entry.step + 1,

@@ -276,6 +276,7 @@ mod tests {
             compared_s: 0.0,
             log_evidence: None,
             log_threshold: 6.9,
+            warm_up_s: None,
             health: None,
             held: None,
             findings: vec![finding],

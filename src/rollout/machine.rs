@@ -20,10 +20,13 @@ use std::time::{Duration, SystemTime};
 pub use self::ask::{ASK_AGAIN, SETTLE, SMOKE_AGAIN};
 use super::{
     event::{Action, Event, Refused, Start},
+    gate::GateReply,
+    judged::Judged,
     phase::{On, Phase, is_legal, is_possible},
     split::share,
     state::{BreakIn, Due, Entry, Outcome, Progress, Rollout, ms},
 };
+use crate::config::schema::Gate;
 
 /// Most time between two ticks that counts, a few times what lies between them usually: in a longer gap nobody
 /// watched, and none of it counts.
@@ -118,7 +121,12 @@ pub fn apply(
     event: Event,
     now: SystemTime,
 ) -> Result<(Rollout, Vec<Action>), Refused> {
-    let mut run = Run { state: rollout.clone(), actions: Vec::new(), now_unix_ms: unix_ms(now) };
+    let mut run = Run {
+        state: rollout.clone(),
+        actions: Vec::new(),
+        now_unix_ms: unix_ms(now),
+        judged: None,
+    };
     let is_command = matches!(
         event,
         Event::Resume { .. }
@@ -160,6 +168,23 @@ struct Run {
     state: Rollout,
     actions: Vec<Action>,
     now_unix_ms: u64,
+    /// What the gates said, if the event let them be judged.
+    judged: Option<Judged>,
+}
+
+/// What some transitions have besides.
+#[derive(Default)]
+struct Besides {
+    break_in: Option<BreakIn>,
+    approves: Option<bool>,
+}
+
+/// Whether a transition is why the rollout is in the phase `to`. What people say about a phase is not, nor is what
+/// happens to a rollout that is on its way back or has ended: it stays so for the reason it had.
+fn explains(on: On, from: Phase, to: Phase) -> bool {
+    let is_said = matches!(on, On::Approve | On::Promote | On::BreakIn);
+    let stays = from == to && (to == Phase::RollingBack || to.is_end());
+    !is_said && !stays
 }
 
 impl Run {
@@ -171,7 +196,7 @@ impl Run {
 
     /// Takes the transition `on` to `to`. All changes of the phase are here.
     fn go(&mut self, on: On, to: Phase, by: &str, reason: impl Into<String>) {
-        self.go_with(on, to, by, reason, None);
+        self.go_with(on, to, by, reason, Besides::default());
     }
 
     fn go_with(
@@ -180,7 +205,7 @@ impl Run {
         to: Phase,
         by: &str,
         reason: impl Into<String>,
-        break_in: Option<BreakIn>,
+        besides: Besides,
     ) {
         let (from, reason) = (self.state.phase, reason.into());
         debug_assert!(is_legal(from, on, to), "no transition from {from} on {on} to {to}");
@@ -192,15 +217,42 @@ impl Run {
             self.state.since_unix_ms = self.now_unix_ms;
         }
         self.state.phase = to;
-        // What people say about a phase is not why the rollout is in it.
-        let is_said = matches!(on, On::Approve | On::Promote | On::BreakIn);
-        if !is_said && (from, to) != (Phase::RollingBack, Phase::RollingBack) {
-            self.state.cause.clone_from(&reason);
+        if explains(on, from, to) {
+            self.state.cause = match reason.trim() {
+                "" => format!("{} by {by}", on.command()),
+                _ => reason.clone(),
+            };
         }
+        let judged = match on {
+            On::Grow | On::Bake | On::Finish | On::Guardrail => self.judged.take(),
+            // It skips what these say.
+            On::Promote => self.judged_now(),
+            _ => None,
+        };
         let (step, by, at_unix_ms) = (self.state.step, by.to_owned(), self.now_unix_ms);
-        let entry = Entry { on, from, to, step, by, reason, at_unix_ms, break_in };
+        let Besides { break_in, approves } = besides;
+        let entry =
+            Entry { on, from, to, step, by, reason, at_unix_ms, break_in, approves, judged };
         self.state.remember(entry.clone());
         self.actions.push(Action::Record(entry));
+    }
+
+    /// Notes what those gates of the step say that `counts`, for the transition that rests on them.
+    fn judged_by(&mut self, replies: &[GateReply], counts: impl Fn(&Gate) -> bool) {
+        let Rollout { step, plan, progress, .. } = &self.state;
+        let promoted_by = progress.promoted.as_ref().map(|(by, _)| &**by);
+        let seen = (progress.watched_ms, progress.requests);
+        let gates = plan.step(*step).gates.iter().zip(replies).filter(|(gate, _)| counts(gate));
+        let judged = Judged::new(*step, seen, gates, promoted_by);
+        // A first step without a smoke check rests on nothing.
+        self.judged = (progress.begun || !judged.gates.is_empty()).then_some(judged);
+    }
+
+    /// The same by the replies of the last tick.
+    fn judged_now(&mut self) -> Option<Judged> {
+        let replies = self.replies();
+        self.judged_by(&replies, |_| true);
+        self.judged.take()
     }
 
     fn end(&mut self, outcome: Outcome) {

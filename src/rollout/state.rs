@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     gate::{Approval, GateReply, Reply, in_words},
+    judged::Judged,
     phase::{On, Phase},
     plan::Plan,
     split::{Weights, share, without},
@@ -290,12 +291,26 @@ pub struct Entry {
     pub at_unix_ms: u64,
     /// The break-in that a growth rests on.
     pub break_in: Option<BreakIn>,
+    /// Of an approval, whether the person approves; absent in entries of earlier releases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approves: Option<bool>,
+    /// The step on whose gates the transition rests, for the journal; not remembered.
+    #[serde(skip)]
+    pub judged: Option<Judged>,
 }
 
 impl Entry {
     /// Whether it belongs into the journal: `hold` and `go_on` change nothing that must be kept.
     pub fn is_kept(&self) -> bool {
         !matches!(self.on, On::Hold | On::GoOn)
+    }
+
+    /// What was decided, in one word: what led to it, or `reject` if a person did not approve.
+    pub fn decided(&self) -> &'static str {
+        match (self.on, self.approves) {
+            (On::Approve, Some(false)) => "reject",
+            (on, _) => on.label(),
+        }
     }
 }
 
@@ -324,7 +339,7 @@ impl Rollout {
     /// Remembers a transition. Of too many, those go first that are not in the journal either, and last those that
     /// begin a step: one that was reached is told as reached.
     pub(super) fn remember(&mut self, entry: Entry) {
-        self.entries.push(entry);
+        self.entries.push(Entry { judged: None, ..entry });
         if self.entries.len() > MOST_ENTRIES {
             let first = |goes: fn(&Entry) -> bool| self.entries.iter().position(goes);
             let gone = first(|entry| !entry.is_kept())

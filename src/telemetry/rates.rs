@@ -55,6 +55,15 @@ impl Rates {
         }
     }
 
+    /// Requests and failures since the start, by the end of second `at_s`, which is one of those that are kept.
+    pub fn until(&self, at_s: u32) -> (u64, u64) {
+        let later = self.since(at_s.saturating_add(1));
+        later.fold(self.sums, |(requests, failures), second| {
+            let less = |sum: u64, later: u32| sum.saturating_sub(u64::from(later));
+            (less(requests, second.requests), less(failures, second.failures))
+        })
+    }
+
     /// The seconds with requests from `at_s` on, the oldest first.
     pub fn since(&self, at_s: u32) -> impl Iterator<Item = Second> {
         let first = self.seconds.partition_point(|second| second.at_s < at_s);
@@ -78,6 +87,8 @@ mod tests {
         let second = |at_s, requests, failures| Second { at_s, requests, failures };
         assert_eq!(rates.since(0).collect::<Vec<_>>(), [second(5, 12, 1), second(9, 28, 5)]);
         assert_eq!(rates.since(6).collect::<Vec<_>>(), [second(9, 28, 5)]);
+        let until = [4, 5, 8, 9, 10].map(|at_s| rates.until(at_s));
+        assert_eq!(until, [(0, 0), (12, 1), (12, 1), (40, 6), (40, 6)]);
         // A clock that stands still or a sum that shrinks adds nothing.
         rates.note(8, 41, 0);
         assert_eq!(rates.since(6).collect::<Vec<_>>(), [second(9, 29, 5)]);

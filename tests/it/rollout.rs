@@ -7,6 +7,7 @@ mod four_eyes;
 mod gated;
 mod kept;
 mod loaded;
+mod told;
 
 use std::{
     net::{SocketAddr, TcpStream},

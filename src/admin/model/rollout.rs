@@ -95,6 +95,10 @@ pub struct Rollout {
     pub since: String,
     /// Why it is in this phase.
     pub cause: String,
+    /// What happened to it last, which may be something that left it in its phase, such as an approval; null if nothing
+    /// has happened since its start.
+    #[serde(default)]
+    pub last_transition: Option<RolloutEntry>,
     /// The step, counted from 1: the one in force; in `pending` the one that begins next.
     pub step: usize,
     /// All steps.
@@ -200,6 +204,9 @@ pub struct RolloutEntry {
     pub by: String,
     /// Why.
     pub reason: String,
+    /// Of `approve`: whether the person approves; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approves: Option<bool>,
 }
 
 impl Rollout {
@@ -226,6 +233,7 @@ impl Rollout {
             phase,
             since: time(rollout.since_unix_ms),
             cause,
+            last_transition: rollout.entries.last().map(RolloutEntry::from),
             step: step + 1,
             steps,
             share: six_digits(rollout.share()),
@@ -263,9 +271,9 @@ impl From<&Step> for RolloutStep {
 
 impl From<&Entry> for RolloutEntry {
     fn from(entry: &Entry) -> Self {
-        let Entry { on, from, to, step, by, reason, at_unix_ms, .. } = entry.clone();
+        let Entry { on, from, to, step, by, reason, at_unix_ms, approves, .. } = entry.clone();
         let (at, on) = (time(at_unix_ms), on.label().to_owned());
-        Self { at, on, from, to, step: step + 1, by, reason }
+        Self { at, on, from, to, step: step + 1, by, reason, approves }
     }
 }
 

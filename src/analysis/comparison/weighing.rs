@@ -112,6 +112,11 @@ impl Comparison {
         rates.chain(latency).chain(amounts)
     }
 
+    /// Whether anything is compared only once the canary is warm.
+    fn warms_up(&self) -> bool {
+        !self.latency.is_empty() || !self.amounts.is_empty()
+    }
+
     pub(super) fn describe(&self, answer: Answer, now: Duration) -> Verdict {
         let s = |at: Duration| at.saturating_sub(self.began).as_secs_f64();
         let terms = self.terms();
@@ -139,6 +144,7 @@ impl Comparison {
             log_threshold: self.log_threshold(),
             health: None,
             held,
+            warm_up_s: self.warms_up().then_some(self.limits.warm_up.as_secs_f64()),
             findings,
             reason: String::new(),
         };

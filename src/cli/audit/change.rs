@@ -10,21 +10,25 @@ use crate::cli::wrapped::shortened;
 /// Longest text of one value, in characters. `--json` shows all of it.
 const MOST_OF_A_VALUE: usize = 40;
 
-/// Longest text of a change, in characters, and of that of a rollout.
-const MOST_OF_A_CHANGE: usize = 120;
-const MOST_OF_A_ROLLOUT: usize = 200;
+/// Longest text of a change, in characters: four lines.
+const MOST_OF_A_CHANGE: usize = 400;
 
-/// The change from `before` to `after`: `v41 95 -> 90, v42 5 -> 10`. A dash if there is none. Of an entry about
-/// several services, those come first, or only the one `asked` for. A rollout is a sentence of its own.
-pub(super) fn in_words(
+/// The change from `before` to `after` in lines: `v41 95 -> 90, v42 5 -> 10`. None if there is none. Of an entry about
+/// several services, those come first, or only the one `asked` for. A rollout has lines of its own. What is cut ends with
+/// `…`.
+pub(super) fn in_lines(
     kind: &str,
     (before, after): (&Value, &Value),
     asked: Option<&str>,
-) -> String {
+) -> Vec<String> {
     let rollout = rollout::is_meant(kind).then(|| rollout::in_words(before, after)).flatten();
-    if let Some(text) = rollout {
-        return shortened(&text, MOST_OF_A_ROLLOUT);
-    }
+    rollout.unwrap_or_else(|| match in_words((before, after), asked) {
+        none if none == "-" => Vec::new(),
+        text => vec![text],
+    })
+}
+
+fn in_words((before, after): (&Value, &Value), asked: Option<&str>) -> String {
     // What the entry of another change led to.
     if let (Some(seq), Some(_)) = (before["seq"].as_u64(), before["hash"].as_str()) {
         let more = plain_or_services(&Value::Null, after, asked);
@@ -175,16 +179,16 @@ mod tests {
                 "entry 17: uploads_cut 2",
             ),
         ] {
-            assert_eq!(in_words("weights", (&before, &after), None), expected);
+            assert_eq!(in_words((&before, &after), None), expected);
         }
         let before = json!({ "hash": "x", "services": { "a": { "weights": { "v1": 1 } } } });
         let after = json!({ "hash": "y", "versions_gone": [], "services": { "a": { "weights": { "v1": 2 } } } });
-        assert_eq!(in_words("configuration", (&before, &after), None), "a v1 1 -> 2; hash x -> y");
-        let long = in_words("x", (&json!(null), &json!("é".repeat(50))), None);
+        assert_eq!(in_words((&before, &after), None), "a v1 1 -> 2; hash x -> y");
+        let long = in_words((&json!(null), &json!("é".repeat(50))), None);
         assert_eq!(long, format!("{}…", "é".repeat(39)));
         let many: Vec<String> = (0..50).map(|n| format!("version-{n}")).collect();
         let many: Value =
             many.into_iter().map(|name| (name, json!(1))).collect::<serde_json::Map<_, _>>().into();
-        assert_eq!(in_words("x", (&json!(null), &many), None).chars().count(), MOST_OF_A_CHANGE);
+        assert_eq!(in_words((&json!(null), &many), None).chars().count(), MOST_OF_A_CHANGE);
     }
 }

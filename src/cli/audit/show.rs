@@ -2,13 +2,14 @@
 
 use std::time::SystemTime;
 
-use super::change::in_words;
+use super::change::in_lines;
 use crate::{
     cli::{
         columns,
         failure::{Exit, Failure},
         journal::{JournalArguments, moment},
         say::{complain, say, say_as_is},
+        wrapped::{COLUMNS, wrapped},
     },
     config::problem::escaped,
     store::{Entry, Filter, Impact, MOST_SHOWN},
@@ -17,7 +18,10 @@ use crate::{
 /// Entries that are shown if nobody says how many.
 const LIMIT: u32 = 100;
 
-const HEADINGS: [&str; 7] = ["SEQ", "TIME", "WHO", "KIND", "SERVICE", "CHANGE", "REASON"];
+const HEADINGS: [&str; 5] = ["SEQ", "TIME", "WHO", "KIND", "SERVICE"];
+
+/// Number and time, which have the same width in all rows.
+const TIMED: usize = 2;
 
 /// Arguments of `tidegate audit show`.
 #[derive(Debug, clap::Args)]
@@ -91,7 +95,11 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
         return Ok(());
     }
     let entries = shown.iter().map(|stored| &stored.entry);
-    say(table(entries, service.as_deref()).trim_end());
+    let table = table(entries, service.as_deref());
+    say(table.trim_end());
+    if shown.iter().any(|stored| is_cut(&stored.entry, service.as_deref())) {
+        complain("what ends with … is cut: --json has all of it");
+    }
     if let (true, Some(first), Some(last)) = (has_more, shown.first(), shown.last()) {
         let (first, last) = (first.entry.seq, last.entry.seq);
         complain(&match after {
@@ -104,42 +112,75 @@ pub(super) fn run(arguments: &ShowArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table<'a>(entries: impl Iterator<Item = &'a Entry>, service: Option<&str>) -> String {
+/// A line per entry with who made it, and below it, indented, what it changed and why. No line is longer than
+/// [`COLUMNS`], except for a word that is.
+fn table<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, service: Option<&str>) -> String {
+    let heads = HEADINGS.map(str::to_owned);
+    let rows = entries.clone().map(|entry| row(entry).map(|cell| escaped(&cell)));
+    let rows: Vec<_> = std::iter::once(heads).chain(rows).collect();
+    let mut text = aligned(&rows, HEADINGS.len());
+    if text.lines().any(|line| line.trim_end().chars().count() > COLUMNS) {
+        // One long name would make the table too wide: behind the time each line has its own columns.
+        text = aligned(&rows, TIMED);
+    }
+    let indent = text.find("TIME").unwrap_or_default();
+    let mut rows = text.lines();
+    let mut lines: Vec<_> =
+        rows.next().map(|heads| heads.trim_end().to_owned()).into_iter().collect();
+    for (row, entry) in rows.zip(entries) {
+        lines.push(wrapped(row.trim_end(), indent));
+        let below = below(entry, service);
+        let below = below.iter().map(|line| " ".repeat(indent) + &escaped(line));
+        lines.extend(below.map(|line| wrapped(&line, indent + 2)));
+    }
+    lines.join("\n")
+}
+
+/// `rows` as a table, in which only so many columns stand under each other.
+fn aligned(rows: &[[String; HEADINGS.len()]], columns: usize) -> String {
     let mut table = columns::table();
-    table.add_row(HEADINGS);
-    table.add_rows(entries.map(|entry| row(entry, service).map(|cell| escaped(&cell))));
+    table.add_rows(rows.iter().map(|row| {
+        let (apart, rest) = row.split_at(columns.min(row.len()));
+        let rest = (!rest.is_empty()).then(|| rest.join("  "));
+        apart.iter().cloned().chain(rest)
+    }));
     columns::aligned(table, |column| column == 0)
 }
 
-fn row(entry: &Entry, service: Option<&str>) -> [String; HEADINGS.len()] {
+fn row(entry: &Entry) -> [String; HEADINGS.len()] {
     let actor = &entry.actor;
     let role = if actor.role == "system" { String::new() } else { format!(" ({})", actor.role) };
     let second = entry.second.as_ref().map(|second| format!(", approved by {second}"));
-    let mut reason = entry.reason.clone();
-    let mut more = |text: String| {
-        reason += if reason.is_empty() { "" } else { "; " };
-        reason += &text;
-    };
-    if let Some(ticket) = &entry.ticket {
-        more(format!("ticket {ticket}"));
-    }
-    match entry.impact {
-        Some(Impact::High) => more("high impact".to_owned()),
-        Some(Impact::Low) => more("low impact".to_owned()),
-        None => {}
-    }
-    if let Some(late) = entry.written_late_ms {
-        more(format!("written {late} ms after the change"));
-    }
     [
         entry.seq.to_string(),
         humantime::format_rfc3339_millis(entry.at).to_string(),
         format!("{}{role}{}", actor.name, second.unwrap_or_default()),
         entry.kind.clone(),
         entry.service.clone().unwrap_or_else(|| "-".to_owned()),
-        in_words(&entry.kind, (&entry.before, &entry.after), service),
-        reason,
     ]
+}
+
+/// Whether not all of what an entry changed is shown.
+fn is_cut(entry: &Entry, service: Option<&str>) -> bool {
+    let lines = in_lines(&entry.kind, (&entry.before, &entry.after), service);
+    lines.iter().any(|line| line.contains('…'))
+}
+
+/// What an entry changed, and why.
+fn below(entry: &Entry, service: Option<&str>) -> Vec<String> {
+    let mut lines = in_lines(&entry.kind, (&entry.before, &entry.after), service);
+    let reason = Some(entry.reason.clone()).filter(|reason| !reason.is_empty());
+    let ticket = entry.ticket.as_ref().map(|ticket| format!("ticket {ticket}"));
+    let impact = entry.impact.map(|impact| match impact {
+        Impact::High => "high impact".to_owned(),
+        Impact::Low => "low impact".to_owned(),
+    });
+    let late = entry.written_late_ms.map(|late| format!("written {late} ms after the change"));
+    let why: Vec<_> = [reason, ticket, impact, late].into_iter().flatten().collect();
+    if !why.is_empty() {
+        lines.push(format!("reason: {}", why.join("; ")));
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -171,9 +212,29 @@ mod tests {
         assert_eq!(
             table(entries.iter(), None),
             "\
-SEQ  TIME                      WHO                              KIND     SERVICE   CHANGE        REASON
-  9  2026-01-31T12:00:00.000Z  ann (operator), approved by bob  weights  game-api  v41 95 -> 90  more players
- 10  2026-01-31T12:00:00.000Z  verdict                          ejected  -         -             a\\u{1b}[2J\\nb; ticket CHG-1; high impact; written 12 ms after the change"
+SEQ  TIME                      WHO                              KIND     SERVICE
+  9  2026-01-31T12:00:00.000Z  ann (operator), approved by bob  weights  game-api
+     v41 95 -> 90
+     reason: more players
+ 10  2026-01-31T12:00:00.000Z  verdict                          ejected  -
+     reason: a\\u{1b}[2J\\nb; ticket CHG-1; high impact; written 12 ms after the change"
         );
+    }
+
+    /// Regression: lines of 300 columns.
+    #[test]
+    fn no_line_is_longer_than_a_terminal() {
+        let long = json!({
+            "reason": "far more of its requests failed than ".repeat(12), "second": "b".repeat(40),
+            "actor": { "name": "a".repeat(40), "role": "operator" },
+            "after": (0..40).map(|n| (format!("version-{n}"), json!(n))).collect::<serde_json::Map<_, _>>(),
+        });
+        let text = table([entry(9, long)].iter(), None);
+        let most = text.lines().map(|line| line.chars().count()).max();
+        assert!(most <= Some(100), "{most:?}: {text}");
+        let words = text.split_whitespace().filter(|word| *word == "failed").count();
+        assert_eq!(words, 12, "{text}");
+        assert!(text.starts_with("SEQ  TIME                      WHO  KIND  SERVICE\n"), "{text}");
+        assert!(text.contains("approved by") && text.contains('…'), "{text}");
     }
 }

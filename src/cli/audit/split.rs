@@ -25,7 +25,12 @@ fn service(before: &Value, after: &Value) -> String {
         let of = |side: &Value, what: &str| side[what][name].as_f64();
         let weight =
             from_to(of(before, "weights"), of(after, "weights"), |weight| weight.to_string());
-        let share = from_to(of(before, "shares"), of(after, "shares"), percent);
+        // A version with a weight and without a share has none.
+        let of_share = |side: &Value| {
+            let is_known = side["shares"].is_object() && of(side, "weights").is_some();
+            of(side, "shares").or(is_known.then_some(0.0))
+        };
+        let share = from_to(of_share(before), of_share(after), percent);
         let share = if share.is_empty() { share } else { format!(" ({share})") };
         format!("{name} {weight}{share}")
     });

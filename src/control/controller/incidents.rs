@@ -6,7 +6,7 @@ use super::Controller;
 use crate::{
     control::{
         event::{EventDetails, EventKind, IncidentRef},
-        incidents::Ledger,
+        incidents::{Facts, Ledger, counted_now},
     },
     incident::{Happened, Id, Kind, Review},
     rollout::{On, Phase, Rollout},
@@ -83,7 +83,15 @@ impl Controller {
         let baseline = snapshot
             .service(&happened.service)
             .map(|service| service.versions[usize::from(service.baseline)].name.to_string());
-        let facts = (baseline, snapshot.generation, &*self.hash);
+        let counted = snapshot.service(&happened.service).map(counted_now).unwrap_or_default();
+        let live = self.rollouts.get(&happened.service).filter(|_| happened.rollout.is_some());
+        let facts = Facts {
+            baseline,
+            generation: snapshot.generation,
+            config_hash: self.hash.to_string(),
+            counted,
+            begun: live.and_then(|live| live.begun.clone()),
+        };
         self.incidents.open(happened, at, facts)
     }
 

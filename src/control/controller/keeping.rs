@@ -198,6 +198,11 @@ impl Keeper {
     pub(super) fn is_writing(&self) -> bool {
         self.is_writing
     }
+
+    /// Whether one of `service` is.
+    pub(super) fn is_writing_for(&self, service: &str) -> bool {
+        self.is_writing && self.planned_for.as_deref() == Some(service)
+    }
 }
 
 impl Controller {

@@ -34,6 +34,7 @@ use crate::{
         state::{Change, ControlState},
         undo::{Undo, is_same_split},
     },
+    incident::Sums,
     rollout::{self, Action, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
     snapshot::weights_in_force,
     store::Actor,
@@ -55,6 +56,8 @@ pub struct Live {
     asks: Vec<Action>,
     /// Their replies since the last tick.
     replies: Vec<(u64, GateReply)>,
+    /// What the versions had counted just before its first step was set, if this process set it.
+    pub(super) begun: Option<Sums>,
     /// What hinders it, as was reported since its last transition, without the numbers.
     told: BTreeSet<String>,
 }

@@ -26,21 +26,34 @@ const LOOK: Duration = Duration::from_millis(50);
 const LASTS: Duration = Duration::from_secs(30);
 /// Until when workers know the new split.
 const KNOWN: Duration = Duration::from_millis(200);
-const PLAYERS: usize = 2_000;
 /// Mean time that a player stays, in seconds.
-const STAYS: f64 = 120.0;
+const STAYS: [f64; 2] = [120.0; 2];
 const DEADLINE: Duration = Duration::from_secs(6);
 const EJECT: &str = "{ errors: { absolute: 5% }, deadline: 6s }";
 
 /// What players and versions are like.
 #[derive(Clone, Copy)]
 struct Kind {
+    /// Players at once.
+    players: usize,
     /// Mean time between two requests of a player, in seconds.
     thinks: f64,
     /// Median duration of a request, in seconds, by version.
     lasts: [f64; 2],
     /// How many times the canary's share get to it.
     unfair: f64,
+    /// Mean time that a player stays, in seconds, by version.
+    stays: [f64; 2],
+    /// Mean length of a round, in which a pin holds the player on the version that it began with, in seconds, by version;
+    /// 0 without pins.
+    rounds: [f64; 2],
+}
+
+impl Kind {
+    /// Players who think so long, on a split that is followed.
+    const fn new(thinks: f64, lasts: [f64; 2]) -> Self {
+        Self { players: 2_000, thinks, lasts, unfair: 1.0, stays: STAYS, rounds: [0.0; 2] }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
@@ -66,8 +79,11 @@ struct World {
     /// Bucket and place among all players, 0 to 1.
     players: Vec<(Player, f64)>,
     queue: BinaryHeap<Reverse<(Duration, usize)>>,
-    /// When each of them goes, and another one comes in the place.
-    leaves: Vec<Duration>,
+    /// How much of its stay each of them has left, where 1 is a mean stay, and since when it was counted. At the end of it
+    /// another player comes in the place.
+    stays: Vec<(f64, Duration)>,
+    /// The version that each is pinned to, and until when.
+    pins: Vec<(usize, Duration)>,
     next: Vec<Event>,
     /// The split, the one before, and when it changed.
     shares: [f64; 2],
@@ -80,9 +96,13 @@ struct World {
 impl World {
     fn new(kind: Kind, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let players: Vec<_> = (0..PLAYERS).map(|_| (Player(rng.u16(..)), rng.f64())).collect();
-        let leaves = (0..PLAYERS).map(|_| exponential(&mut rng, STAYS)).collect();
-        let queue = (0..PLAYERS).map(|nth| Reverse((exponential(&mut rng, kind.thinks), nth)));
+        let all = 0..kind.players;
+        let players: Vec<_> = all.clone().map(|_| (Player(rng.u16(..)), rng.f64())).collect();
+        let stays = all
+            .clone()
+            .map(|_| (exponential(&mut rng, 1.0).as_secs_f64(), Duration::ZERO))
+            .collect();
+        let queue = all.map(|nth| Reverse((exponential(&mut rng, kind.thinks), nth)));
         let mut stage = Stage::new(EJECT);
         stage.evaluator.watch_players("game-api", true);
         Self {
@@ -91,8 +111,9 @@ impl World {
             stage,
             kind,
             players,
-            leaves,
-            next: vec![Event::Begin; PLAYERS],
+            stays,
+            pins: vec![(BASELINE, Duration::ZERO); kind.players],
+            next: vec![Event::Begin; kind.players],
             shares: [0.0; 2],
             splits: [0; 2],
             changed: Duration::ZERO,
@@ -153,6 +174,11 @@ impl World {
     fn happens(&mut self, nth: usize, at: Duration) -> (Duration, Event) {
         let (player, place) = self.players[nth];
         match self.next[nth] {
+            // A request that a pin decides is none of the split's.
+            Event::Begin if self.pins[nth].1 > at => {
+                self.stay(nth, self.pins[nth].0, at);
+                (exponential(&mut self.rng, self.kind.thinks), Event::Begin)
+            }
             Event::Begin => {
                 let lag = KNOWN.mul_f64(self.rng.f64());
                 let of = usize::from(at < self.changed + lag);
@@ -177,12 +203,25 @@ impl World {
                 if !self.ended[1 - version][bucket] {
                     self.ended[version][bucket] = true;
                 }
-                if at > self.leaves[nth] {
-                    self.players[nth] = (Player(self.rng.u16(..)), self.rng.f64());
-                    self.leaves[nth] = at + exponential(&mut self.rng, STAYS);
-                }
+                let round = exponential(&mut self.rng, self.kind.rounds[version]);
+                self.pins[nth] = (version, at + round);
+                self.stay(nth, version, at);
                 (exponential(&mut self.rng, self.kind.thinks), Event::Begin)
             }
+        }
+    }
+}
+
+impl World {
+    /// Counts the stay of a player who is on `version` at `at`; at its end another one comes.
+    fn stay(&mut self, nth: usize, version: usize, at: Duration) {
+        let (left, since) = self.stays[nth];
+        let left = left - (at - since).as_secs_f64() / self.kind.stays[version];
+        self.stays[nth] = (left, at);
+        if left <= 0.0 {
+            self.players[nth] = (Player(self.rng.u16(..)), self.rng.f64());
+            self.stays[nth].0 = exponential(&mut self.rng, 1.0).as_secs_f64();
+            self.pins[nth].1 = Duration::ZERO;
         }
     }
 }
@@ -194,15 +233,19 @@ fn exponential(rng: &mut Rng, mean: f64) -> Duration {
 /// Shares one after the other, in large steps.
 const SHARES: [f64; 8] = [0.5, 0.05, 0.6, 0.01, 0.25, 0.75, 0.1, 0.4];
 
-/// Of `splits`: those found to be wrong, those that the control finds wrong, and how many there are.
-fn wrong(kind: Kind, splits: usize) -> [usize; 3] {
+/// As a rollout grows.
+const GROWTH: [f64; 4] = [0.05, 0.2, 0.5, 0.8];
+
+/// Of `splits`, whose shares come one after the other: those found to be wrong, those that the control finds wrong, and
+/// how many there are.
+fn wrong(kind: Kind, shares: &[f64], splits: usize) -> [usize; 3] {
     let half = |odd: u64| {
-        let runs = (0..splits.div_ceil(SHARES.len()) as u64).filter(move |run| run % 2 == odd);
+        let runs = (0..splits.div_ceil(shares.len()) as u64).filter(move |run| run % 2 == odd);
         let mut wrong = [0; 3];
         for run in runs {
             let mut world = World::new(kind, run);
-            for share in SHARES {
-                let (found, control) = world.split(share);
+            for share in shares {
+                let (found, control) = world.split(*share);
                 let counts = [usize::from(found.is_some()), usize::from(control), 1];
                 wrong.iter_mut().zip(counts).for_each(|(sum, more)| *sum += more);
             }
@@ -221,12 +264,12 @@ fn a_split_that_is_followed_is_not_doubted_while_requests_are_in_flight_over_its
     let asked = std::env::var("TIDEGATE_RATIO_SPLITS").ok().and_then(|text| text.parse().ok());
     let splits = asked.unwrap_or(8);
     for (what, kind) in [
-        ("fast", Kind { thinks: 2.0, lasts: [0.02, 0.02], unfair: 1.0 }),
-        ("slow", Kind { thinks: 2.0, lasts: [1.0, 1.0], unfair: 1.0 }),
-        ("slower on the canary", Kind { thinks: 1.0, lasts: [0.1, 1.5], unfair: 1.0 }),
-        ("slower on the baseline", Kind { thinks: 1.0, lasts: [1.5, 0.1], unfair: 1.0 }),
+        ("fast", Kind::new(2.0, [0.02, 0.02])),
+        ("slow", Kind::new(2.0, [1.0, 1.0])),
+        ("slower on the canary", Kind::new(1.0, [0.1, 1.5])),
+        ("slower on the baseline", Kind::new(1.0, [1.5, 0.1])),
     ] {
-        let [found, control, of] = wrong(kind, splits);
+        let [found, control, of] = wrong(kind, &SHARES, splits);
         println!("{what}: {found} of {of} splits are doubted, {control} by the ends of requests");
         // Three and a half standard deviations above the mean that RATIO_ALPHA allows.
         let mean = of as f64 * crate::rollout::RATIO_ALPHA;
@@ -237,9 +280,44 @@ fn a_split_that_is_followed_is_not_doubted_while_requests_are_in_flight_over_its
 
 #[test]
 fn a_split_that_is_not_followed_is_found() {
-    let kind = Kind { thinks: 2.0, lasts: [0.5, 0.5], unfair: 1.35 };
-    let [found, _, of] = wrong(kind, 16);
+    let kind = Kind { unfair: 1.35, ..Kind::new(2.0, [0.5, 0.5]) };
+    let [found, _, of] = wrong(kind, &SHARES, 16);
     println!("{found} of {of} splits that are off by a third are found");
     // A share of 1 % has 20 players.
     assert!(4 * found >= 3 * of, "{found} of {of}");
+}
+
+/// Each player counts once, by the first request of the step; whether it comes is up to the player. But of a version that
+/// its players leave sooner fewer are still there when the next step begins, and the share of the first requests that it
+/// gets is too small by that: the split is doubted although it is followed, if that effect is large. Pins have no such
+/// effect that could be found: who is in a round at the step counts when the round is over.
+///
+/// With `TIDEGATE_RATIO_SPLITS` all kinds are simulated, with `TIDEGATE_RATIO_PLAYERS` that many players.
+#[test]
+fn a_split_is_doubted_only_if_players_leave_a_version_much_sooner() {
+    let asked = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let splits = asked("TIDEGATE_RATIO_SPLITS");
+    let players = asked("TIDEGATE_RATIO_PLAYERS").unwrap_or(2_000);
+    let fast = Kind { players, ..Kind::new(2.0, [0.02, 0.02]) };
+    let stays = |canary: f64| Kind { stays: [STAYS[0], canary], ..fast };
+    let rounds = |rounds| Kind { rounds, ..fast };
+    for (what, is_usual, may_doubt, kind) in [
+        ("stays as long", false, false, fast),
+        ("stays three quarters as long on the canary", false, true, stays(90.0)),
+        ("stays half as long on the canary", false, true, stays(60.0)),
+        ("stays a sixth as long on the canary", true, true, stays(20.0)),
+        ("rounds of 10 s", false, false, rounds([10.0, 10.0])),
+        ("rounds of 10 s, on the canary of 20 s", true, false, rounds([10.0, 20.0])),
+        ("rounds of 30 s, on the canary of 120 s", false, false, rounds([30.0, 120.0])),
+    ] {
+        if !is_usual && splits.is_none() {
+            continue;
+        }
+        let [found, _, of] = wrong(kind, &GROWTH, splits.unwrap_or(8));
+        println!("{what}, {players} players: {found} of {of} splits are doubted");
+        let mean = of as f64 * crate::rollout::RATIO_ALPHA;
+        let is_doubted = found as f64 > mean + 3.5 * mean.sqrt();
+        assert!(may_doubt || !is_doubted, "{what}: {found} of {of}");
+        assert!(what != "stays a sixth as long on the canary" || is_doubted, "{found} of {of}");
+    }
 }

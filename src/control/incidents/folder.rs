@@ -97,7 +97,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::incident::{Evidence, Happened, Kind, Opened, State};
+    use crate::incident::{Evidence, Happened, Kind, Opened, State, Sums};
 
     /// A report on what happened `s` seconds after 1970.
     pub(super) fn report(s: u64) -> Incident {
@@ -122,10 +122,13 @@ mod tests {
             generation: 1,
             config_hash: String::new(),
             earlier: None,
+            counted: Sums::default(),
+            begun: None,
         };
-        let (events, journal, versions) = Default::default();
+        let (events, journal, versions, moments) = Default::default();
         let instance = "edge-1:9090".to_owned();
-        let evidence = Evidence { from: at, until: at, events, journal, versions, instance };
+        let evidence =
+            Evidence { from: at, until: at, events, journal, versions, moments, instance };
         Incident::new(&opened, evidence, State::Open, None)
     }
 

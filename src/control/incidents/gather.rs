@@ -8,8 +8,8 @@ use std::{
 use crate::{
     control::{events::Event, tasks::ControlPlane},
     incident::{
-        Evidence, FailedSecond, JournalEntry, LatencyPoint, Moment, MomentSource, Opened,
-        RateCurve, Role, VersionCurve, offset_s, thousandths,
+        Evidence, FailedSecond, JournalEntry, LatencyPoint, Moment, MomentSource, Moments, Opened,
+        RateCurve, Role, Sums, VersionCurve, offset_s, thousandths,
     },
     snapshot::{Service, Version},
     store::{Filter, Reader},
@@ -97,7 +97,32 @@ impl ControlPlane {
             events: self.events_near(opened, until),
             journal: Vec::new(),
             versions: versions.unwrap_or_default(),
+            moments: service
+                .map(|service| self.moments(service, opened, clock))
+                .unwrap_or_default(),
             instance,
+        }
+    }
+
+    /// What the versions of `service` had counted at the moments from which, and up to which, a harm is counted.
+    fn moments(&self, service: &Service, opened: &Opened, clock: Clock) -> Moments {
+        let history = self.history();
+        let until = |second: u32| -> Sums {
+            let each = service.versions.iter();
+            let of = |version: &Version| history.until(version.state.id, second);
+            each.map(|version| (version.name.to_string(), of(version))).collect()
+        };
+        let window_s = -BEFORE.as_secs_f64();
+        let is_known = window_s > clock.offset_s(clock.started);
+        let earlier = opened.earlier.as_ref().map(|earlier| offset_s(earlier.at, opened.at));
+        Moments {
+            incident: until(clock.second(0.0)),
+            // The second in which it begins counts.
+            window: match clock.second(window_s).checked_sub(1).filter(|_| is_known) {
+                Some(second) => until(second),
+                None => Sums::default(),
+            },
+            earlier: earlier.map(|at_s| until(clock.second(at_s))),
         }
     }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use super::failures::Failures;
 use crate::{
-    incident::FailureKinds,
+    incident::{FailureKinds, Sums},
     registry::Origin,
-    snapshot::{Snapshot, Version},
+    snapshot::{Service, Snapshot, Version},
     telemetry::rates::{Rates, Second},
 };
 
@@ -35,6 +35,11 @@ impl History {
         self.rates.get(&version).map(|rates| rates.since(at_s).collect()).unwrap_or_default()
     }
 
+    /// Requests and failures of a version since the start, by the end of second `at_s`.
+    pub(super) fn until(&self, version: u32, at_s: u32) -> (u64, u64) {
+        self.rates.get(&version).map(|rates| rates.until(at_s)).unwrap_or_default()
+    }
+
     /// The seconds of a version from `at_s` on in which attempts failed, by kind.
     pub(super) fn failed_since(&self, version: u32, at_s: u32) -> Vec<(u32, FailureKinds)> {
         let failures = self.failures.get(&version);
@@ -51,6 +56,12 @@ impl History {
     pub(in crate::control) fn forget_endpoint(&mut self, endpoint: u32) {
         self.failures.values_mut().for_each(|failures| failures.forget(endpoint));
     }
+}
+
+/// What the versions of a service have counted so far. This reads counters only, so the controller may do it whenever a
+/// split changes.
+pub(in crate::control) fn counted_now(service: &Service) -> Sums {
+    service.versions.iter().map(|version| (version.name.to_string(), counted(version))).collect()
 }
 
 /// Requests that have ended, and of these the ones answered 500 or above.

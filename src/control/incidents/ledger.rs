@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::incident::{Earlier, Happened, Id, Kind, Opened};
+use crate::incident::{Earlier, Happened, Id, Kind, Opened, Sums};
 
 /// Incidents that may wait for the service thread. It takes them at once unless it is stuck.
 const MOST_WAITING: usize = 100;
@@ -32,16 +32,25 @@ pub struct Ledger {
     news: Arc<Notify>,
 }
 
+/// What is known when an incident happens, besides what happened.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// The version that others are compared with, if the configuration has the service.
+    pub baseline: Option<String>,
+    /// The generation after it.
+    pub generation: u64,
+    /// The hash of the configuration.
+    pub config_hash: String,
+    /// What the versions of the service have counted.
+    pub counted: Sums,
+    /// What they had counted when the first step of its rollout was set, if this process set it.
+    pub begun: Option<Sums>,
+}
+
 impl Ledger {
-    /// Opens an incident of a service at `at`; `facts` are the baseline, the generation after it, and the hash of
-    /// the configuration. Returns its name; `None` if it gets no report, since another one on endpoints of the
+    /// Opens an incident of a service at `at`. Returns its name; `None` if it gets no report, since another one on endpoints of the
     /// version is younger than ten minutes, or too many wait.
-    pub fn open(
-        &mut self,
-        happened: Happened,
-        at: SystemTime,
-        (baseline, generation, config_hash): (Option<String>, u64, &str),
-    ) -> Option<Id> {
+    pub fn open(&mut self, happened: Happened, at: SystemTime, facts: Facts) -> Option<Id> {
         if self.is_too_soon(&happened, at) || self.waiting.len() == MOST_WAITING {
             return None;
         }
@@ -54,8 +63,9 @@ impl Ledger {
         }
         self.names.push_back(id.clone());
         *self.counts.entry((service.clone(), *kind)).or_default() += 1;
-        let earlier = self.succeed((service.clone(), version.clone()), id.clone(), at);
-        let config_hash = config_hash.to_owned();
+        let Facts { baseline, generation, config_hash, counted, begun } = facts;
+        let this = Earlier { id: id.clone(), at, counted: counted.clone() };
+        let earlier = self.succeed((service.clone(), version.clone()), this);
         self.waiting.push_back(Opened {
             id: id.clone(),
             at,
@@ -64,19 +74,22 @@ impl Ledger {
             generation,
             config_hash,
             earlier,
+            counted,
+            begun,
         });
         self.news.notify_one();
         Some(id)
     }
 
     /// Notes the last incident of a version, and returns the one before it.
-    fn succeed(&mut self, of: (String, String), id: Id, at: SystemTime) -> Option<Earlier> {
+    fn succeed(&mut self, of: (String, String), this: Earlier) -> Option<Earlier> {
+        let at = this.at;
         let place = self.last.iter().position(|(known, _)| *known == of);
         let before = place.and_then(|place| self.last.remove(place));
         if self.last.len() == REMEMBERED {
             self.last.pop_front();
         }
-        self.last.push_back((of, Earlier { id, at }));
+        self.last.push_back((of, this));
         // If the clock was set back, the one before is not known to be earlier.
         before.map(|(_, earlier)| earlier).filter(|earlier| earlier.at <= at)
     }
@@ -141,7 +154,11 @@ mod tests {
     }
 
     fn open(ledger: &mut Ledger, kind: Kind, version: &str, s: u64) -> Option<String> {
-        let id = ledger.open(happened(kind, version), at(s), (None, 1, "hash"));
+        let id = ledger.open(
+            happened(kind, version),
+            at(s),
+            Facts { generation: 1, ..Facts::default() },
+        );
         id.map(|id| id.to_string())
     }
 
@@ -183,11 +200,8 @@ mod tests {
         assert_eq!(opened.count(), MOST_WAITING);
         for nth in 0..500 {
             let version = format!("v{nth}");
-            ledger.succeed(
-                ("game-api".to_owned(), version),
-                Id::new(at(0), "s", "v", Kind::Ejected),
-                at(0),
-            );
+            let (id, counted) = (Id::new(at(0), "s", "v", Kind::Ejected), Sums::default());
+            ledger.succeed(("game-api".to_owned(), version), Earlier { id, at: at(0), counted });
         }
         assert_eq!(ledger.last.len(), REMEMBERED);
         assert_eq!(ledger.take().len(), MOST_WAITING);

@@ -218,8 +218,8 @@ pub fn is_known(key: &str) -> bool {
 }
 
 /// What a rollout counts and measures in each moment.
-const MEASURED: [&str; 6] =
-    ["clock_ms", "last_tick_ms", "last_requests", "asked", "missing", "frozen"];
+const MEASURED: [&str; 7] =
+    ["clock_ms", "last_tick_ms", "last_requests", "asked", "missing", "frozen", "baseline_ready"];
 
 /// The same of its step.
 const MEASURED_OF_STEP: [&str; 5] = ["watched_ms", "requests", "replies", "passed", "asks"];

@@ -36,7 +36,15 @@ pub(super) fn section(html: &mut Html, verdict: &Verdict, said: &str) {
             ("evidence", evidence),
             ("compared for", seconds(verdict.compared_s)),
         ];
-        let facts: Vec<_> = facts.into_iter().chain(held).chain(alone).collect();
+        let is_slow = |finding: &Finding| match &finding.numbers {
+            Numbers::Latency { .. } => true,
+            Numbers::Bound { slow_ms, .. } => slow_ms.is_some(),
+            _ => false,
+        };
+        let warm = verdict.warm_up_s.filter(|_| verdict.findings.iter().any(is_slow));
+        let warm = warm
+            .map(|time| ("slow requests", format!("counted after a warm-up of {}", seconds(time))));
+        let facts: Vec<_> = facts.into_iter().chain(held).chain(alone).chain(warm).collect();
         html.facts(&facts);
         let heads = [
             ("", "gate"),

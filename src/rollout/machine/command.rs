@@ -1,6 +1,6 @@
 //! Commands of people.
 
-use super::{Run, rule};
+use super::{Besides, Run, rule};
 use crate::{
     config::schema::GateQuestion,
     rollout::{
@@ -71,7 +71,8 @@ impl Run {
             return Err(rule("no reason; say why the step is not approved"));
         }
         let phase = self.state.phase;
-        self.go(On::Approve, phase, &by, reason.clone());
+        let besides = Besides { approves: Some(approves), ..Besides::default() };
+        self.go_with(On::Approve, phase, &by, reason.clone(), besides);
         // A refusal is later than the promotion, and may be of the approval that the promotion rests on.
         if let Some((promoter, _)) = self.state.progress.promoted.take_if(|_| !approves) {
             self.warn(format!("{by} does not approve: the promotion by {promoter} is void"));
@@ -106,7 +107,8 @@ impl Run {
         let until_unix_ms = frozen.until_unix_ms;
         let leave =
             BreakIn { window: frozen.window, by: by.clone(), second, reason, until_unix_ms };
-        self.go_with(On::BreakIn, phase, &by, leave.reason.clone(), Some(leave.clone()));
+        let besides = Besides { break_in: Some(leave.clone()), ..Besides::default() };
+        self.go_with(On::BreakIn, phase, &by, leave.reason.clone(), besides);
         self.state.break_in = Some(leave);
         Ok(())
     }

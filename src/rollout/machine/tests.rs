@@ -1,6 +1,7 @@
 //! The rules of the machine, one by one.
 
 mod asked;
+mod decided;
 mod stage;
 mod table;
 mod told;

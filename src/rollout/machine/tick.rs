@@ -1,6 +1,6 @@
 //! Time passes: gates are judged, and the version grows.
 
-use super::{ITSELF, MOST_GAP, Run, ms};
+use super::{Besides, ITSELF, MOST_GAP, Run, ms};
 use crate::{
     config::schema::{Gate, GateQuestion, Step},
     rollout::{
@@ -67,7 +67,12 @@ impl Run {
     fn begin(&mut self) {
         self.ask(|question| matches!(question, GateQuestion::Smoke(_)));
         let step = self.state.plan.step(self.state.step).clone();
-        match self.before(&step) {
+        let before = self.before(&step);
+        if before.as_ref().map_or(true, Vec::is_empty) {
+            let replies = self.replies();
+            self.judged_by(&replies, |gate| matches!(gate.question, GateQuestion::Smoke(_)));
+        }
+        match before {
             Err(why) => self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false),
             Ok(missing) if missing.is_empty() => self.enter(&step, ""),
             Ok(missing) => self.state.missing = missing,
@@ -145,7 +150,8 @@ impl Run {
             Some(_) => (On::Bake, Phase::Baking),
             None => (On::Grow, Phase::Growing),
         };
-        self.go_with(on, phase, ITSELF, reason, leave);
+        let besides = Besides { break_in: leave, ..Besides::default() };
+        self.go_with(on, phase, ITSELF, reason, besides);
         self.actions.push(Action::SetWeights(weights.clone()));
         self.state.weights = weights;
         self.state.by_hand = false;
@@ -159,7 +165,11 @@ impl Run {
         self.ask(|_| true);
         let step = self.state.plan.step(self.state.step).clone();
         let replies = self.replies();
-        match self.outlook(&step, &replies) {
+        let outlook = self.outlook(&step, &replies);
+        if !matches!(outlook, Outlook::Waits { .. }) {
+            self.judged_by(&replies, |_| true);
+        }
+        match outlook {
             Outlook::Back { why, .. } => {
                 self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
             }
@@ -278,6 +288,7 @@ impl Run {
         let all = step.gates.iter().zip(&replies);
         let all = all.map(|(gate, said)| (gate, said, Patience::Left));
         if let Decision::Back(_, why) = decide(all) {
+            self.judged_by(&replies, |_| true);
             self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
         }
     }

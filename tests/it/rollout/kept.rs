@@ -179,3 +179,35 @@ fn a_bake_without_an_answer_says_so_in_state_event_journal_and_report() {
     let last = entries.iter().rev().find(|entry| entry.kind == "rollout").expect("an entry");
     assert_eq!((&last.after["phase"], &*last.reason), (&json!("done"), cause));
 }
+
+/// The process that handed over takes no step of a rollout any more, nor does it tell of one, wherever its tick was.
+#[test]
+fn no_step_is_taken_after_a_handover() {
+    let stage = Stage::start(&[]);
+    let part = (1..50).map(|n| json!({ "weight": format!("{n}%"), "for": "1ms" }));
+    let steps: Vec<Value> = part.chain([json!({ "weight": "100%", "for": "1h" })]).collect();
+    stage.begin(&json!(steps));
+    stage.until("growing");
+    let observatory = stage.proxy.app().observatory();
+    let seen = || {
+        let controller = observatory.controller();
+        let rollout = controller.rollout("game-api").expect("a rollout").rollout.clone();
+        let events = controller.events().since(0).count();
+        (rollout.entries, rollout.weights, controller.snapshot().generation, events)
+    };
+    for round in 0..12_u64 {
+        let before = seen();
+        eventually("it goes on", || seen().0.len() > before.0.len());
+        // The tick comes each 250 ms.
+        thread::sleep(Duration::from_millis(round * 23));
+        let handed = {
+            let mut controller = observatory.controller();
+            controller.hand_over();
+            drop(controller);
+            seen()
+        };
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(seen(), handed, "round {round}");
+        observatory.controller().take_back();
+    }
+}

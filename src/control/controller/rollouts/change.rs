@@ -15,9 +15,10 @@ use crate::{
             ChangeHead, Controller, Moment, Operation, Plan as Written, Rejected,
             prepare::Prepared, rolled::Rolled, split::list,
         },
+        incidents::counted_now,
         state::{Change, ControlState},
     },
-    rollout::{self, Event, Plan, PlanError, Refused, Rollout, Start},
+    rollout::{self, Entry, Event, On, Plan, PlanError, Refused, Rollout, Start},
 };
 
 /// A command to a rollout, or a step that it takes by itself.
@@ -94,6 +95,12 @@ impl Checked {
         self.rolled.grows()
     }
 
+    /// Whether it only begins or ends to hold. While a step of the rollout is being written, that waits for the next tick:
+    /// the entry of the step says from which phase it grew.
+    pub(super) fn is_passing(&self) -> bool {
+        !self.rolled.is_kept() && self.rolled.entries().next().is_some()
+    }
+
     fn state(&self) -> &ControlState {
         match &self.then {
             Then::Quiet(state) => state,
@@ -164,6 +171,7 @@ impl Controller {
     /// entry; without it, its entry is written late. Returns the generation in force.
     pub(super) fn make_rollout(&mut self, checked: Checked, moment: Option<Moment>) -> u64 {
         let Checked { rolled, then } = checked;
+        self.note_begin(&rolled);
         let generation = match then {
             Then::Quiet(state) => {
                 if rolled.changes_state() {
@@ -183,6 +191,20 @@ impl Controller {
             None => self.keep_progress(&service),
         }
         generation
+    }
+
+    /// Before the first step of a rollout comes into force, notes what the versions have counted: its harm begins there.
+    fn note_begin(&mut self, rolled: &Rolled) {
+        let Some(before) = rolled.before.as_ref().filter(|_| rolled.grows()) else { return };
+        let is_step = |entry: &Entry| matches!(entry.on, On::Grow | On::Bake);
+        if before.entries.iter().any(is_step) || !rolled.entries().any(is_step) {
+            return;
+        }
+        let snapshot = self.snapshot();
+        let counted = snapshot.service(&before.service).map(counted_now);
+        if let Some(live) = self.rollouts.get_mut(&before.service) {
+            live.begun = counted;
+        }
     }
 
     /// Refuses a step that was written if what allowed it has changed meanwhile: a window may have begun, or a

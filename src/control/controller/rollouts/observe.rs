@@ -87,7 +87,8 @@ impl Controller {
         latencies: Option<Latencies>,
         now: SystemTime,
     ) -> Option<Event> {
-        let live = self.rollouts.get_mut(service)?;
+        // Another process may have taken over since the caller asked what is rolling.
+        let live = self.rollouts.get_mut(service).filter(|_| !self.handed_over)?;
         if live.since.latency.is_none() {
             live.since.latency = latencies;
         }
@@ -126,8 +127,12 @@ impl Controller {
         }
     }
 
-    /// Notes that the next step of the rollout of `service` cannot be written or made at present.
+    /// Notes that the next step of the rollout of `service` cannot be written or made at present. Of a rollout that goes on
+    /// in another process that one tells.
     pub(in crate::control) fn note_stuck(&mut self, service: &str, why: &str) {
+        if self.handed_over {
+            return;
+        }
         self.say_once(service, format!("the next step waits: {why}"));
     }
 
@@ -138,7 +143,8 @@ impl Controller {
         event: Event,
         now: SystemTime,
     ) -> Advance {
-        let Some(live) = self.rollouts.get(service) else { return Advance::Done };
+        let live = self.rollouts.get(service).filter(|_| !self.handed_over);
+        let Some(live) = live else { return Advance::Done };
         let checked = match self.check_event(&live.rollout, event.clone(), now) {
             Ok(checked) => checked,
             Err(rejected) => return Advance::Impossible(rejected),
@@ -149,6 +155,9 @@ impl Controller {
                 asked: RolloutAsked::Event(event),
                 head: ChangeHead::of(itself()),
             }));
+        }
+        if self.keeper.is_writing_for(service) && checked.is_passing() {
+            return Advance::Done;
         }
         self.make_rollout(checked, None);
         Advance::Done

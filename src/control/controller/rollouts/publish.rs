@@ -122,7 +122,10 @@ impl Controller {
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
             if lives.is_none_or(|live| live.rollout != rollout) {
-                self.rollouts.insert(service.clone(), Live::of(rollout.resumed()));
+                let same = lives.filter(|live| live.rollout.is_same(&rollout));
+                let begun = same.and_then(|live| live.begun.clone());
+                let live = Live { begun, ..Live::of(rollout.resumed()) };
+                self.rollouts.insert(service.clone(), live);
                 self.begin_count(&service);
             }
         }
@@ -153,7 +156,7 @@ impl Controller {
                 draft.after["plan"] = without_secrets(json!(rollout.plan));
                 draft.after["urgent"] = json!(rollout.due.is_some());
             }
-            Some(_) => draft.after["on"] = json!(kept.iter().map(|e| e.on).collect::<Vec<_>>()),
+            Some(_) => tell_decisions(&mut draft.after, &kept),
         }
         let leave = kept.iter().find_map(|entry| entry.break_in.as_ref());
         if let Some(leave) = leave {
@@ -237,8 +240,21 @@ impl Live {
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),
+            begun: None,
             told: BTreeSet::new(),
         }
+    }
+}
+
+/// What was decided, by whom and why, and what the gates said that it rests on.
+fn tell_decisions(after: &mut Value, kept: &[&Entry]) {
+    after["on"] = json!(kept.iter().map(|entry| entry.on).collect::<Vec<_>>());
+    let decided = kept
+        .iter()
+        .map(|entry| json!({ "what": entry.decided(), "by": entry.by, "reason": entry.reason }));
+    after["decided"] = decided.collect();
+    if let Some(judged) = kept.iter().find_map(|entry| entry.judged.as_ref()) {
+        after["judged"] = json!(judged);
     }
 }
 
