@@ -22,6 +22,7 @@ mod channel;
 mod client;
 mod client_limits;
 mod command;
+mod concurrency;
 mod connect;
 mod connection;
 #[cfg(test)]
@@ -55,6 +56,7 @@ mod others;
 mod pace;
 mod pieces;
 mod pin;
+mod places;
 mod plan;
 mod policies;
 mod preamble;
@@ -87,6 +89,7 @@ mod turn;
 mod waiting;
 mod websocket;
 mod whole_body;
+mod worked;
 mod worker;
 mod writable;
 

@@ -11,6 +11,7 @@ use super::{
     head::RequestHead,
     idempotency::{Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
+    places::{Places, WaitForPlace},
     problem::{Extra, Problem},
     question::Question,
     worker::Worker,
@@ -38,6 +39,8 @@ pub(super) enum Wait {
     Key(Box<Beginning>),
     /// The end of a read-only mode.
     Writable(Box<HeldUntilWritable>),
+    /// A place among the requests in flight.
+    Place(Box<WaitForPlace>),
     /// Nothing: the response is here.
     Own(Arc<KeptAnswer>),
 }
@@ -70,6 +73,8 @@ pub(super) struct Passed {
     pub(super) read_only: Option<HeldUntilWritable>,
     /// Its turn among them has come.
     pub(super) is_writable: bool,
+    /// Its places among the requests in flight. They are given back if it waits for anything else.
+    pub(super) places: Places,
 }
 
 impl Passed {
@@ -125,7 +130,14 @@ impl Waiting {
     ) -> Waited {
         let refused = |problem| Waited::Refused(problem, None);
         passed.read_only = None;
+        if !matches!(self.wait, Wait::Place(_)) {
+            passed.places = Places::default();
+        }
         match self.wait {
+            Wait::Place(wait) => match wait.end(client, &mut passed.places).await {
+                Ok(()) => {}
+                Err(problem) => return refused(problem),
+            },
             Wait::Fence(held) => match fence::called(held, client).await {
                 Ok(held) => passed.fence = Some(held),
                 Err(problem) => return refused(problem),
