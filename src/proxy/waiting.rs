@@ -16,6 +16,7 @@ use super::{
     head::RequestHead,
     idempotency::{Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
+    places::{Places, WaitForPlace},
     problem::{Extra, Problem},
     question::Question,
     worker::Worker,
@@ -43,6 +44,8 @@ pub(super) enum Wait {
     Key(Box<Beginning>),
     /// The end of a read-only mode.
     Writable(Box<HeldUntilWritable>),
+    /// A place among the requests in flight.
+    Place(Box<WaitForPlace>),
     /// Nothing: the response is here.
     Own(Arc<KeptAnswer>),
 }
@@ -78,6 +81,8 @@ pub(super) struct Got {
     pub(super) read_only: Option<HeldUntilWritable>,
     /// Its turn among them has come.
     pub(super) is_writable: bool,
+    /// Its places among the requests in flight. They are given back if it waits for anything else.
+    pub(super) places: Places,
 }
 
 /// What a request has got that did not wait.
@@ -160,7 +165,14 @@ impl Waiting {
     ) -> Waited {
         let refused = |problem| Waited::Refused(problem, None);
         passed.read_only = None;
+        if !matches!(self.wait, Wait::Place(_)) {
+            passed.places = Places::default();
+        }
         match self.wait {
+            Wait::Place(wait) => match wait.end(client, &mut passed.places).await {
+                Ok(()) => {}
+                Err(problem) => return refused(problem),
+            },
             Wait::Fence(held) => match fence::called(held, client).await {
                 Ok(held) => passed.fence = Some(held),
                 Err(problem) => return refused(problem),
