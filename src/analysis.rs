@@ -66,7 +66,7 @@ pub use amount::{
     AMOUNT_BUCKETS, AmountTest, Amounts, Clip, Side, Tolerated, Total, amount_bucket,
     rounded_bucket,
 };
-pub use asking::{Asking, Heard};
+pub use asking::{AskRight, Heard};
 pub use bet::{Bet, Factors, Tolerance};
 pub use block::{Block, Pace};
 pub use certificate::{Certificate, Health};

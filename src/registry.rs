@@ -36,7 +36,7 @@ use std::{
 };
 
 pub use self::{
-    authorizers::{AnswerKey, AskTurn, Asked, Asking, AuthorizerState},
+    authorizers::{AnswerKey, AskRight, AskTurn, Asked, AuthorizerState},
     cells::{Counter, PerWorker, Sum},
     counts::{AmountCells, EndpointCells, ErrorKind, Judged, Origin, SeriesCells, VersionCells},
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},

@@ -46,7 +46,7 @@ pub struct Heard {
 
 /// Players who are tested at the baseline, and the results.
 #[derive(Debug, Clone, Default)]
-pub struct Asking {
+pub struct AskRight {
     /// Players whose last request failed, by bucket, with the group of endpoints.
     failed_last: HashMap<u16, Option<u8>>,
     /// Players of the baseline who failed twice in a row, with the evaluation in which that was
@@ -65,7 +65,7 @@ pub struct Asking {
     pub known: Players,
 }
 
-impl Asking {
+impl AskRight {
     /// Records the outcome of a request of `player`. Returns whether the player is sent to the
     /// baseline from now on.
     pub fn note(&mut self, player: u16, heard: Heard) -> bool {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn who_fails_on_one_endpoint_of_several_is_not_asked() {
-        let mut asking = Asking::default();
+        let mut asking = AskRight::default();
         let mut fails =
             |player, group| asking.note(player, Heard { group: Some(group), ..canary(true) });
         assert!((0..9).all(|_| !fails(1, 4)), "one bad endpoint");
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn who_fails_twice_in_a_row_on_a_canary_is_asked_and_told_once() {
-        let mut asking = Asking::default();
+        let mut asking = AskRight::default();
         let mut asks = |failed| asking.note(1, canary(failed));
         assert!(!asks(true) && !asks(false) && !asks(true), "not in a row");
         assert!(asks(true));
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_player_who_fails_now_and_then_is_one_player_however_often_he_is_let_go() {
-        let mut asking = Asking::default();
+        let mut asking = AskRight::default();
         for _ in 0..20 {
             asking.note(1, canary(true));
             let asked = asking.note(1, canary(true));
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_was_under_way_when_a_player_of_the_control_was_known_is_no_answer() {
-        let mut asking = Asking::default();
+        let mut asking = AskRight::default();
         // Three calls at the same time, and two retries at the same time.
         for (began, failed) in [(7, true), (7, true), (7, true), (8, true), (8, true)] {
             asking.note(1, Heard { began, ..baseline(failed) });
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_may_still_break_ends_no_row_of_failures() {
-        let mut asking = Asking::default();
+        let mut asking = AskRight::default();
         let head = Heard { is_whole: false, ..canary(false) };
         assert!(!asking.note(1, head) && !asking.note(1, canary(true)));
         assert!(!asking.note(1, head) && asking.note(1, canary(true)), "both broke");
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn players_of_the_baseline_are_the_control() {
-        let mut asking = Asking::default();
+        let mut asking = AskRight::default();
         for (player, failed) in [(1, true), (1, true), (1, true), (1, false), (2, true), (2, true)]
         {
             assert!(!asking.note(player, baseline(failed)));
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn who_failed_on_an_ejected_version_is_followed_once() {
-        let (mut asking, mut failed) = (Asking::default(), Buckets::default());
+        let (mut asking, mut failed) = (AskRight::default(), Buckets::default());
         for player in 1..=3 {
             failed.add(player);
         }

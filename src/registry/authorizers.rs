@@ -81,20 +81,20 @@ pub enum AskTurn {
     /// The answer is known.
     Known(Arc<Verdict>),
     /// It asks.
-    Ask(Asking),
+    Ask(AskRight),
     /// Another request asks the same: the answer comes here. Closed before, the other one has left.
     Wait(watch::Receiver<Option<Arc<Verdict>>>),
 }
 
 /// The right to ask a question, which others wait for. Dropped before it was answered, one of them asks.
 #[derive(Debug)]
-pub struct Asking {
+pub struct AskRight {
     state: Arc<AuthorizerState>,
     key: AnswerKey,
     answer: watch::Sender<Option<Arc<Verdict>>>,
 }
 
-impl Asking {
+impl AskRight {
     /// Tells those who wait, and remembers the answer until `until`, if it has an end.
     pub fn answered(self, verdict: &Arc<Verdict>, until: Option<Instant>) {
         if let Some(until) = until {
@@ -104,7 +104,7 @@ impl Asking {
     }
 }
 
-impl Drop for Asking {
+impl Drop for AskRight {
     fn drop(&mut self) {
         let shard = self.state.shard(&self.key);
         shard.lock().unwrap_or_else(PoisonError::into_inner).asked.remove(&self.key);
@@ -159,7 +159,7 @@ impl AuthorizerState {
         }
         let (answer, receiver) = watch::channel(None);
         shard.asked.insert(key, receiver);
-        AskTurn::Ask(Asking { state: Arc::clone(self), key, answer })
+        AskTurn::Ask(AskRight { state: Arc::clone(self), key, answer })
     }
 
     /// Remembers an answer until then.

@@ -206,3 +206,52 @@ fn the_log_says_why_a_request_was_repeated_or_not() {
     let second = &lines[1];
     assert_eq!((&second["retries"], &second["withheld"]), (&0.into(), &"not_idempotent".into()));
 }
+
+#[test]
+fn nobody_sees_a_failure_of_a_canary_that_fails_a_third_of_its_reads_and_it_is_ejected() {
+    const PLAYERS: usize = 8;
+    let good = Origin::answering("v1");
+    let bad = Origin::start(|call| match fastrand::u8(..100) {
+        ..30 => call.answer(500, b"failed"),
+        _ => call.answer(200, b"v2"),
+    });
+    let proxy = Proxy::builder()
+        .version("v1", &good)
+        .version("v2", &bad)
+        .service("weights: { v1: 50, v2: 50 }")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .service("eject: { errors: { absolute: 1% } }")
+        .top("admin: { address: 127.0.0.1:0 }")
+        .route("retry: { rescue: true }")
+        .start();
+    let ejected = AtomicUsize::new(0);
+    let (asked, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for player in 0..PLAYERS {
+            let (proxy, ejected, asked, failed) = (&proxy, &ejected, &asked, &failed);
+            scope.spawn(move || {
+                let mut client = proxy.connect();
+                for n in 0_usize.. {
+                    let id = (player + n % 50 * PLAYERS).to_string();
+                    let status = client.get("/").header("x-player-id", &id).send().status;
+                    asked.fetch_add(1, SeqCst);
+                    failed.fetch_add(usize::from(status != 200), SeqCst);
+                    if ejected.load(SeqCst) == 1 {
+                        return;
+                    }
+                }
+            });
+        }
+        eventually("it is ejected", || {
+            let shown: Value =
+                proxy.admin().get("/v1/services/game-api").host("localhost").send().json();
+            let is_ejected = shown["versions"][1]["state"] == "ejected";
+            ejected.store(is_ejected.into(), SeqCst);
+            is_ejected
+        });
+    });
+    let rescued = rescued(&proxy, "v2");
+    println!("measured: {rescued} rescued of {} requests until the ejection", asked.load(SeqCst));
+    assert_eq!(failed.load(SeqCst), 0);
+    assert!(rescued > 0);
+}

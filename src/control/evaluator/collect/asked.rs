@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use crate::{
-    analysis::{Arms, Asking, Buckets, Counter, Ending, Heard, NO_TIME, Players, Tolerance, What},
+    analysis::{
+        Arms, AskRight, Buckets, Counter, Ending, Heard, NO_TIME, Players, Tolerance, What,
+    },
     registry::Player,
     snapshot::Service,
 };
@@ -28,7 +30,7 @@ const MANY: f64 = 50.0;
 /// Players under test, the results, and when players were last released.
 #[derive(Debug)]
 pub(super) struct Questions {
-    pub(super) asking: Asking,
+    pub(super) asking: AskRight,
     before: Arms<Players>,
     let_go: Duration,
     doubt: Doubt,
@@ -89,7 +91,7 @@ fn exceeds(Arms { canary, baseline }: Arms<[f64; 2]>, tolerated: Tolerance) -> b
 impl Questions {
     pub(super) fn new(now: Duration) -> Self {
         Self {
-            asking: Asking::default(),
+            asking: AskRight::default(),
             before: Arms::default(),
             let_go: now,
             doubt: Doubt::default(),
