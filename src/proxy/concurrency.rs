@@ -23,18 +23,19 @@ use crate::{
 /// Takes the places that `limits` ask for, beside those that the request has `passed` with already.
 #[inline(never)]
 pub(super) fn take(limits: &RouteConcurrency, passed: &mut Passed) -> Result<Places, Stop> {
-    let places = &mut passed.places;
+    let mut places = passed.take_places();
     let taken =
         take_one(limits.own.as_deref(), limits.priority, &mut places.own, false).and_then(|()| {
             take_one(limits.shared.as_deref(), limits.priority, &mut places.shared, true)
         });
     match taken {
-        Ok(()) => Ok(std::mem::take(places)),
-        // It keeps what it has.
-        Err(wait @ Stop::Wait(_)) => Err(wait),
-        Err(refused) => {
-            *places = Places::default();
-            Err(refused)
+        Ok(()) => Ok(places),
+        Err(stop) => {
+            // It keeps what it has while it waits.
+            if let Stop::Wait(_) = stop {
+                passed.places = places;
+            }
+            Err(stop)
         }
     }
 }

@@ -95,6 +95,7 @@ const NOTHING: &Got = &Got {
     key: None,
     read_only: None,
     is_writable: false,
+    places: Places { own: None, shared: None },
 };
 
 impl Deref for Passed {
@@ -116,6 +117,11 @@ impl Passed {
     #[inline]
     pub(super) fn changes_head(&self) -> bool {
         self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some())
+    }
+
+    /// Takes its places among the requests in flight.
+    pub(super) fn take_places(&mut self) -> Places {
+        self.0.as_mut().map(|got| std::mem::take(&mut got.places)).unwrap_or_default()
     }
 
     /// Lets the `head` say what becomes of the request.
