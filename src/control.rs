@@ -6,6 +6,7 @@ mod authorizers;
 pub mod callers;
 pub mod carried;
 mod checkpoints;
+mod concurrency;
 mod continuity;
 pub mod controller;
 pub mod earlier;

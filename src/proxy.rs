@@ -22,6 +22,7 @@ mod channel;
 mod client;
 mod client_limits;
 mod command;
+mod concurrency;
 mod connect;
 mod connection;
 #[cfg(test)]
@@ -56,6 +57,7 @@ mod ousted;
 mod pace;
 mod pieces;
 mod pin;
+mod places;
 mod plan;
 mod policies;
 mod preamble;
@@ -88,6 +90,7 @@ mod turn;
 mod waiting;
 mod websocket;
 mod whole_body;
+mod worked;
 mod worker;
 mod writable;
 

@@ -18,6 +18,7 @@ mod key_log;
 mod keys;
 mod outcomes;
 mod pins;
+mod places;
 mod players;
 mod rates;
 mod retries;
@@ -47,6 +48,7 @@ pub use self::{
     keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
+    places::{Asking, LatencyState, Place, PlaceState, PlaceTerms, PlaceWait, Shed},
     players::{Player, PlayerSet},
     rates::{RateKey, RateTable},
     retries::RetryState,
@@ -80,6 +82,8 @@ pub struct Registry {
     keys: States<(String, String), KeyTable>,
     key_log: OnceLock<KeyLog>,
     rates: States<(String, String, Rate, u32), RateTable>,
+    places: States<(String, Option<String>), PlaceState>,
+    latencies: States<(String, String), LatencyState>,
     issuers: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
     authorizers: States<(String, String), AuthorizerState>,
     strata: States<(String, Option<String>), StratumState>,
@@ -87,7 +91,7 @@ pub struct Registry {
     amounts: States<(u32, String), AmountState>,
     amount_evidence: States<(u32, Option<String>, String), AmountEvidenceState>,
     outcomes: Arc<Outcomes>,
-    next_id: [AtomicU32; 3],
+    next_id: [AtomicU32; 4],
     next_evidence: AtomicU32,
 }
 
@@ -131,6 +135,8 @@ impl Registry {
             keys: States::new(),
             key_log: OnceLock::new(),
             rates: States::new(),
+            places: States::new(),
+            latencies: States::new(),
             issuers: States::new(),
             authorizers: States::new(),
             strata: States::new(),
@@ -248,6 +254,18 @@ impl Registry {
         self.rates.find(identity, || RateTable::new(rate, keys, fastrand::u64(..)))
     }
 
+    /// The places of the requests of `service`, or of its `route` alone; created with `terms` if unknown.
+    pub fn places(&self, service: &str, route: Option<&str>, terms: PlaceTerms) -> Arc<PlaceState> {
+        let identity = (service.to_owned(), route.map(str::to_owned));
+        self.places.find(identity, || PlaceState::new(terms))
+    }
+
+    /// The latencies of `route` of `service`; created if unknown.
+    pub fn latencies(&self, service: &str, route: &str) -> Arc<LatencyState> {
+        let new = || LatencyState::new(take(&self.next_id[3]), self.workers);
+        self.latencies.find((service.to_owned(), route.to_owned()), new)
+    }
+
     /// The keys of the issuer `name`, which come from where `jwt` says; created if unknown.
     pub fn issuer_keys(&self, name: &str, jwt: &Jwt) -> Arc<KeyStore> {
         let identity = (name.to_owned(), jwt.jwks.clone(), jwt.algorithms.clone());
@@ -304,6 +322,8 @@ impl Registry {
         self.holds.take_unused();
         self.keys.take_unused();
         self.rates.take_unused();
+        self.places.take_unused();
+        self.latencies.take_unused();
         self.issuers.take_unused();
         self.authorizers.take_unused();
         self.strata.take_unused();

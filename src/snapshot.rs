@@ -7,6 +7,7 @@
 mod amounts;
 mod authorizer;
 mod comparison;
+mod concurrency;
 mod decide;
 mod endpoints;
 mod fence;
@@ -28,10 +29,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use self::concurrency::Concurrency;
 pub use self::{
     amounts::{Amount, AmountSource},
     authorizer::Authorizer,
     comparison::{AmountArm, Arm, ComparisonPlan, Evidence, FailureSet, Named, Stratum},
+    concurrency::{ConcurrencyLimit, RouteConcurrency},
     decide::{AssignedBy, Decision, NoSmoke},
     endpoints::{Breaker, Candidate, Endpoint, endpoints, unserved},
     fence::Fence,
@@ -67,6 +70,8 @@ pub struct Snapshot {
     pub reserved: Arc<[Box<str>]>,
     /// Issuers of clients' tokens.
     pub issuers: Arc<Issuers>,
+    /// All limits of requests in flight.
+    pub concurrency: Arc<[Arc<ConcurrencyLimit>]>,
     /// Services, in the order of the file.
     pub services: Vec<Service>,
     /// Limits on clients.
@@ -105,17 +110,23 @@ impl Snapshot {
                 }
             })
             .collect();
-        let (table, routes, issuers) = match previous {
-            Some(Self { table, routes, issuers, .. }) => {
-                (Arc::clone(table), Arc::clone(routes), Arc::clone(issuers))
-            }
+        let (table, routes, issuers, concurrency) = match previous {
+            Some(Self { table, routes, issuers, concurrency, .. }) => (
+                Arc::clone(table),
+                Arc::clone(routes),
+                Arc::clone(issuers),
+                Arc::clone(concurrency),
+            ),
             None => {
                 let issuers = Arc::new(Issuers::compile(config, registry));
+                let limits = Concurrency::compile(config, registry);
                 let compile =
-                    |route| Route::compile(route, config, (&services, &issuers), registry);
-                let routes = config.routes.iter().filter_map(compile).collect();
+                    |route| Route::compile(route, config, (&services, &issuers, &limits), registry);
+                let routes: Arc<[Route]> = config.routes.iter().filter_map(compile).collect();
+                let limits =
+                    concurrency::all(routes.iter().filter_map(|r| r.concurrency.as_deref()));
                 let table = Table::new(config.routes.iter().map(|r| &r.matches));
-                (Arc::new(table), routes, issuers)
+                (Arc::new(table), routes, issuers, limits)
             }
         };
         Self {
@@ -125,6 +136,7 @@ impl Snapshot {
             routing_issuer: issuers.routing.clone(),
             reserved: Arc::clone(&issuers.reserved),
             issuers,
+            concurrency,
             services,
             limits: config.limits.clone(),
             forwarding: Forwarding::new(&config.forwarding),

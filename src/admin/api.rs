@@ -138,6 +138,7 @@ async fn services(
     let each = snapshot.services.iter().zip(&latencies).zip(decisions);
     let services = each
         .map(|((s, latencies), decisions)| Service::new(s, generation, latencies, decisions))
+        .map(|service| service.with_limits(&snapshot))
         .collect();
     Ok((fresh(generation), Json(Services { generation, services })))
 }
@@ -158,7 +159,8 @@ async fn service(
     };
     let generation = snapshot.generation;
     let decisions = Decisions::of(&observatory.controller(), &name);
-    Ok((fresh(generation), Json(Service::new(service, generation, latencies, decisions))))
+    let service = Service::new(service, generation, latencies, decisions).with_limits(&snapshot);
+    Ok((fresh(generation), Json(service)))
 }
 
 async fn record(

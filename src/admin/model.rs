@@ -5,6 +5,7 @@
 
 mod audit;
 mod change;
+mod concurrency;
 mod cutover;
 mod digits;
 mod ejection;
@@ -29,6 +30,7 @@ pub use audit::{AuditEntry, AuditPage};
 pub use change::{
     NewWeight, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer, WeightsRequest,
 };
+pub use concurrency::Concurrency;
 pub use cutover::{CutoverAnswer, CutoverRequest, RollbackRequest};
 use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
@@ -92,6 +94,9 @@ pub struct Service {
     /// Its rollout in progress; null if there is none.
     #[serde(default)]
     pub rollout: Option<RolloutSummary>,
+    /// Its limits of requests in flight: the one that its routes share, and those of routes.
+    #[serde(default)]
+    pub concurrency: Vec<Concurrency>,
     /// Its versions, in the order of the file.
     pub versions: Vec<Version>,
     /// How canaries compare with the baseline, and the verdicts that ejected versions, these first.
@@ -296,6 +301,7 @@ impl Service {
             weights_refused: decisions.weights_refused,
             weights_set: decisions.weights_set,
             rollout: decisions.rollout,
+            concurrency: Vec::new(),
         }
     }
 }

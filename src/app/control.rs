@@ -77,6 +77,7 @@ fn safety(observatory: &ControlPlane) {
     run.task("hear", ControlPlane::hear);
     run.task("evaluate", ControlPlane::evaluate);
     run.task("attend", ControlPlane::attend);
+    run.task("adapt", ControlPlane::adapt);
 }
 
 fn service(

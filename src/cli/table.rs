@@ -241,6 +241,7 @@ mod tests {
             weights_refused: None,
             weights_set: None,
             rollout: None,
+            concurrency: Vec::new(),
             versions: versions.into(),
             verdicts: Vec::new(),
         }

@@ -9,6 +9,7 @@ mod alerts;
 mod amounts;
 mod authorizer;
 mod comparison;
+mod concurrency;
 mod fence;
 mod health;
 mod idempotency;

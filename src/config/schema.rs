@@ -10,6 +10,7 @@ mod alerts;
 mod amount;
 mod authorizer;
 mod cohort;
+mod concurrency;
 mod eject;
 mod fence;
 mod files;
@@ -50,6 +51,7 @@ pub use self::{
     amount::{Amount, AmountSum, AmountTerm, MAX_AMOUNTS},
     authorizer::{Authorizer, AuthorizerCache, OnFailure},
     cohort::{Cohort, OnEject, Rule, RuleMatch},
+    concurrency::{Adaptive, Concurrency, Priority},
     eject::{Eject, EjectErrors, EjectLatency, Failures, Mode, OnMistake, Probability, Statuses},
     fence::Fence,
     health::{Breaker, GrpcCheck, Health, HttpCheck, TcpCheck},

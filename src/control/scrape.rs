@@ -19,7 +19,10 @@ use crate::{
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
-    snapshot::{AmountSource, Issuer, PinPlan, Route, Service, Snapshot, Standing, Version},
+    snapshot::{
+        AmountSource, ConcurrencyLimit, Issuer, PinPlan, Route, Service, Snapshot, Standing,
+        Version,
+    },
     telemetry::{
         collector::{Collector, Latency},
         metrics::{self, Errors, Scrape, State},
@@ -123,6 +126,7 @@ impl ControlPlane {
             names: controller.names(),
             unrouted: shared.unrouted(),
             rates: rates(&snapshot),
+            concurrency: snapshot.concurrency.iter().map(|limit| concurrency(limit)).collect(),
             read_only: snapshot.services.iter().map(read_only).collect(),
             holds: snapshot.routes.iter().filter_map(|r| hold(&snapshot, r)).collect(),
             authorizers: authorizers(&snapshot),
@@ -280,6 +284,20 @@ fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
             lost: rate.table.lost(),
         })
         .collect()
+}
+
+/// How a limit of requests in flight is used.
+fn concurrency(limit: &ConcurrencyLimit) -> metrics::ConcurrencyUse {
+    let state = &limit.state;
+    metrics::ConcurrencyUse {
+        service: limit.service.to_string(),
+        route: limit.route.as_deref().unwrap_or_default().to_owned(),
+        limit: state.limit(),
+        in_flight: state.in_flight(),
+        waiting: state.waiting() as u64,
+        shed: state.shed().map(|(p, reason, count)| (p.label(), reason.label(), count)).collect(),
+        waits: state.waits(),
+    }
 }
 
 /// The pins of a service.

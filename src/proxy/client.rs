@@ -192,6 +192,15 @@ impl Client {
         true
     }
 
+    /// Whether the client has left, or will send nothing more, while its request waits to begin. The body stays unread,
+    /// and with it the end that its reader is told.
+    pub(super) fn has_left(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.stream {
+            Channel::ServerStream(stream) => stream.poll_left(cx).is_ready(),
+            Channel::Wire(_) | Channel::ClientStream(_) => !self.is_there(cx) || self.sent_all,
+        }
+    }
+
     /// Closes the connection so that the client can read its last response: closing a socket with unread bytes
     /// would reset it (RFC 9112 section 9.6).
     pub(super) async fn linger(&mut self, worker: &Worker) {

@@ -10,7 +10,6 @@ use std::{future::poll_fn, rc::Rc, sync::Arc, task::Poll, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    channel::Channel,
     client::Client,
     problem::{Problem, RETRY_AFTER},
     worker::{Worker, WorkerSnapshot},
@@ -94,12 +93,7 @@ pub(super) async fn called(held: Held, client: &mut Client) -> Result<Held, Prob
             return Poll::Ready(Ok(()));
         }
         // A write that has not begun is best not begun for somebody who has left.
-        let has_left = match &mut client.stream {
-            // The body stays unread, and with it the end that its reader is told.
-            Channel::ServerStream(stream) => stream.poll_left(cx).is_ready(),
-            Channel::Wire(_) | Channel::ClientStream(_) => !client.is_there(cx) || client.sent_all,
-        };
-        if has_left {
+        if client.has_left(cx) {
             return Poll::Ready(Err(LEFT));
         }
         while client.deadline.poll_passed(cx).is_ready() {

@@ -32,6 +32,7 @@ use super::{
     tunnel::tunnel,
     turn::Turn,
     waiting::{Passed, Waited},
+    worked::worked,
     worker::Worker,
 };
 use crate::{
@@ -94,6 +95,9 @@ async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffe
         }
     };
     turn.commit();
+    if let Some(taken) = turn.plan.places() {
+        worked(&turn, taken);
+    }
     let after = match forwarded {
         Ok(_) if turn.record.status == 101 => {
             turn.record.switched();

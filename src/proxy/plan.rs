@@ -1,6 +1,6 @@
 //! The decisions about a request, made when its head is complete, for the stages that follow.
 
-use std::{mem::MaybeUninit, net::IpAddr, rc::Rc, task::Context, time::Duration};
+use std::{cell::RefCell, mem::MaybeUninit, net::IpAddr, rc::Rc, task::Context, time::Duration};
 
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use super::{
     body::Framing,
     buffer::Buffer,
     client::Client,
+    concurrency,
     fence::{self, Entry},
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
@@ -17,6 +18,7 @@ use super::{
     in_flight::InFlight,
     keyed,
     pin::{self, PinTurn},
+    places::Places,
     policies::Additions,
     rejected::{LogText, Rejected, Stop},
     render::render,
@@ -69,6 +71,8 @@ struct RareOptions {
     additions: Option<Box<Additions>>,
     /// Its idempotency key.
     key: Option<Rc<Key>>,
+    /// Its places among the requests in flight, if they are limited.
+    places: Option<RefCell<Places>>,
 }
 
 impl Plan {
@@ -105,6 +109,12 @@ impl Plan {
     #[inline]
     pub(super) fn key(&self) -> Option<&Key> {
         self.special.as_ref()?.key.as_deref()
+    }
+
+    /// Its places among the requests in flight, if they are limited.
+    #[inline]
+    pub(super) fn places(&self) -> Option<&RefCell<Places>> {
+        self.special.as_ref()?.places.as_ref()
     }
 
     /// Whether the client asked to switch to `protocol`.
@@ -230,6 +240,15 @@ pub(super) fn plan(
             Entry::Full => return Err(admitted.stop(fence::FULL.into(), client.inbox.len())),
         }
     }
+    let mut places = None;
+    if let Some(limits) = &route.concurrency
+        && client.connected.smoke.is_none()
+    {
+        match concurrency::take(limits, passed) {
+            Ok(taken) => places = Some(RefCell::new(taken)),
+            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
+        }
+    }
     if let Some(line) = passed.length_line() {
         additions.get_or_insert_default().request.extend_from_slice(line.as_bytes());
     }
@@ -261,14 +280,15 @@ pub(super) fn plan(
         false => None,
     };
     let idempotent = is_idempotent(admitted.head.method) && key.is_none();
-    let special = match (timeout, upgrade, &pin, &additions, &key) {
-        (None, None, None, None, None) => None,
+    let special = match (timeout, upgrade, &pin, &additions, &key, &places) {
+        (None, None, None, None, None, None) => None,
         _ => Some(Box::new(RareOptions {
             ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
             upgrade: upgrade.map(Into::into),
             pin,
             additions,
             key,
+            places,
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);

@@ -296,6 +296,11 @@ impl<'a> RequestRecord<'a> {
             && patience.is_none_or(|patience| ends_by - self.plan.began < patience)
     }
 
+    /// Microseconds from the choice of the endpoint to the head of its response; `None` without one.
+    pub(super) fn upstream_us(&self) -> Option<u32> {
+        (self.upstream_us != Sample::NONE).then_some(self.upstream_us)
+    }
+
     /// Number of the endpoint asked last.
     pub(super) fn endpoint_id(&self) -> u32 {
         self.endpoint().map_or(u32::MAX, |endpoint| endpoint.id)

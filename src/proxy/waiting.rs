@@ -16,6 +16,7 @@ use super::{
     head::RequestHead,
     idempotency::{Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
+    places::{Places, WaitForPlace},
     problem::{Extra, Problem},
     question::Question,
     worker::Worker,
@@ -43,6 +44,8 @@ pub(super) enum Wait {
     Key(Box<Beginning>),
     /// The end of a read-only mode.
     Writable(Box<HeldUntilWritable>),
+    /// A place among the requests in flight.
+    Place(Box<WaitForPlace>),
     /// Nothing: the response is here.
     Own(Arc<KeptAnswer>),
 }
@@ -78,6 +81,8 @@ pub(super) struct Got {
     pub(super) read_only: Option<HeldUntilWritable>,
     /// Its turn among them has come.
     pub(super) is_writable: bool,
+    /// Its places among the requests in flight. They are given back if it waits for anything else.
+    pub(super) places: Places,
 }
 
 /// What a request has got that did not wait.
@@ -90,6 +95,7 @@ const NOTHING: &Got = &Got {
     key: None,
     read_only: None,
     is_writable: false,
+    places: Places { own: None, shared: None },
 };
 
 impl Deref for Passed {
@@ -111,6 +117,11 @@ impl Passed {
     #[inline]
     pub(super) fn changes_head(&self) -> bool {
         self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some())
+    }
+
+    /// Takes its places among the requests in flight.
+    pub(super) fn take_places(&mut self) -> Places {
+        self.0.as_mut().map(|got| std::mem::take(&mut got.places)).unwrap_or_default()
     }
 
     /// Lets the `head` say what becomes of the request.
@@ -160,7 +171,14 @@ impl Waiting {
     ) -> Waited {
         let refused = |problem| Waited::Refused(problem, None);
         passed.read_only = None;
+        if !matches!(self.wait, Wait::Place(_)) {
+            passed.places = Places::default();
+        }
         match self.wait {
+            Wait::Place(wait) => match wait.end(client, &mut passed.places).await {
+                Ok(()) => {}
+                Err(problem) => return refused(problem),
+            },
             Wait::Fence(held) => match fence::called(held, client).await {
                 Ok(held) => passed.fence = Some(held),
                 Err(problem) => return refused(problem),

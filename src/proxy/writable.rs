@@ -5,7 +5,6 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::SystemTime};
 use tokio::time::Instant;
 
 use super::{
-    channel::Channel,
     client::Client,
     problem::{Extra, Problem, RETRY_AFTER},
 };
@@ -107,13 +106,7 @@ impl HeldUntilWritable {
                 Poll::Pending => {}
             }
             // A write that has not begun is best not begun for somebody who has left.
-            let has_left = match &mut client.stream {
-                Channel::ServerStream(stream) => stream.poll_left(cx).is_ready(),
-                Channel::Wire(_) | Channel::ClientStream(_) => {
-                    !client.is_there(cx) || client.sent_all
-                }
-            };
-            if has_left {
+            if client.has_left(cx) {
                 return Poll::Ready(Err((HoldEvent::Left, LEFT)));
             }
             client.deadline.poll_passed(cx).map(|()| Err((HoldEvent::Late, LATE)))

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     comparison::{Evidence, FailureSet},
+    concurrency::{Concurrency, RouteConcurrency},
     identity::Issuers,
     policies::RoutePolicies,
     service::Service,
@@ -48,6 +49,8 @@ pub struct Route {
     pub failures: FailureSet,
     /// What is asked of its requests before they reach a version; `None`: nothing.
     pub policies: Option<Box<RoutePolicies>>,
+    /// Limits of its requests in flight; `None`: there are none.
+    pub concurrency: Option<Box<RouteConcurrency>>,
 }
 
 /// Limits of the duration of bodies.
@@ -64,7 +67,7 @@ impl Route {
     pub(super) fn compile(
         route: &schema::Route,
         config: &Config,
-        (services, issuers): (&[Service], &Issuers),
+        (services, issuers, limits): (&[Service], &Issuers, &Concurrency<'_>),
         registry: &Registry,
     ) -> Option<Self> {
         let number = config.services.get_index_of(&route.service)?;
@@ -83,6 +86,7 @@ impl Route {
             evidence: compared.and_then(|compared| compared.evidence_of(route, &label)),
             failures: FailureSet::new(route.failures.as_ref().or(written.failures.as_ref())),
             policies: RoutePolicies::compile(route, &label, issuers, registry),
+            concurrency: limits.of(route, &label, registry),
             service: number as u32,
             version: version
                 .and_then(|v| service.versions.iter().position(|known| *known.name == *v))

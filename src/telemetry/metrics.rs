@@ -10,6 +10,7 @@
 //! Quantiles are of the last minute, `_sum` and `_count` since start, as summaries are; quantiles
 //! cannot be added up over instances, the duration histogram can.
 
+mod concurrency;
 mod endpoints;
 mod idempotency;
 mod identity;
@@ -23,6 +24,7 @@ mod text;
 
 use std::time::{Duration, SystemTime};
 
+pub use concurrency::ConcurrencyUse;
 pub use idempotency::Idempotency;
 pub use identity::IssuerUse;
 pub use limits::RateUse;
@@ -50,6 +52,8 @@ pub struct Scrape {
     pub unrouted: Vec<(u16, u64)>,
     /// Limits of rates of routes.
     pub rates: Vec<RateUse>,
+    /// Limits of requests in flight.
+    pub concurrency: Vec<ConcurrencyUse>,
     /// Modes of services.
     pub read_only: Vec<ReadOnly>,
     /// Writes of routes that wait for the end of a mode.
@@ -340,6 +344,7 @@ pub fn render(scrape: &Scrape) -> String {
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
     limits::limits(scrape, &mut page);
+    concurrency::concurrency(scrape, &mut page);
     identity::tokens(scrape, &mut page);
     identity::authorizers(scrape, &mut page);
     identity::callers(scrape, &mut page);

@@ -16,6 +16,7 @@ mod bodies;
 mod breaker;
 mod client_address;
 mod commands;
+mod concurrency;
 mod continued;
 mod cutover;
 mod deploy;

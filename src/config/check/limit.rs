@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Finding, matching::has_param};
+use super::{Finding, concurrency, matching::has_param};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
@@ -20,8 +20,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Checks the `limit` of `route`.
 pub(super) fn check(limit: &Limit, route: &Route, path: &FieldPath, found: &mut Vec<Finding>) {
+    if let Some(written) = &limit.concurrency {
+        concurrency::of_route(written, &path.key("concurrency"), found);
+    }
     let path = path.key("rates");
-    if limit.rates.is_empty() {
+    if limit.rates.is_empty() && limit.concurrency.is_none() {
         let message = "no limit; write one, such as { requests: 100, per: 1m, by: client-ip }";
         found.push(Finding::new(path.clone(), message));
     } else if limit.rates.len() > MOST_RATES {
@@ -122,6 +125,7 @@ mod tests {
             ),
             ""
         );
+        assert_eq!(problems("concurrency: { max: 1 }"), "");
         for (limit, place, says) in [
             ("", "limit.rates", "no limit"),
             ("rates: [ { requests: 0 } ]", "rates[0].requests", "every request"),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Finding, amounts, comparison, fence, health, label,
+    Finding, amounts, comparison, concurrency, fence, health, label,
     matching::{self, Kind, canonical, has_param},
     no_such, pin, plans, reaches, tls,
 };
@@ -64,6 +64,9 @@ pub(super) fn check(name: &str, service: &Service, config: &Config, found: &mut 
     }
     if let Some(value) = &service.breaker {
         health::breaker(value, &path.key("breaker"), found);
+    }
+    if let Some(value) = &service.concurrency {
+        concurrency::of_service(value, &path.key("concurrency"), found);
     }
     if let Some(value) = &service.fence {
         fence::fence(value, (name, service), config, &path.key("fence"), found);

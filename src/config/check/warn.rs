@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
-    Finding, idempotency,
+    Finding, concurrency, idempotency,
     plans::{alike, least_requests},
     route::Match,
 };
@@ -50,6 +50,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             found.push(Finding::of_name(FieldPath::default().key("jwt").key(name), message));
         }
     }
+    concurrency::warn(config, &mut found);
     idempotency::warn(config, &mut found);
     never_reached(config, &mut found);
     found

@@ -5,18 +5,23 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::concurrency::Concurrency;
 use crate::config::{
     pattern::KeySource,
     units::{self, OneOrMany},
 };
 
-/// Limits on the requests of a route. A request over a limit is answered 429.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Limits on the requests of a route: of their rate, and of those in flight; at least one of the two.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limit {
-    /// Limits of rates, 1 to 8; a request must be within all of them.
-    #[schemars(length(min = 1, max = 8))]
+    /// Limits of rates, at most 8; a request must be within all of them, else it gets 429. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
     pub rates: Vec<RateLimit>,
+    /// Limit of requests in flight; further ones wait, or get 503. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 /// A limit of the rate of requests.

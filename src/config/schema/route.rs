@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     access::Access,
     cohort::OnEject,
+    concurrency::Priority,
     eject::{Eject, Failures},
     hold::OnReadOnly,
     idempotency::Idempotency,
@@ -87,6 +88,10 @@ pub struct Route {
     /// Limits on its requests. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Limit>,
+    /// How important its requests are where requests of several routes compete, which is the `concurrency` of the
+    /// service: `high`, `normal` or `low`. Default `normal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<Priority>,
     /// Whether failed requests are sent again, and where. Default: only after a connection that
     /// could not be made or was stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]

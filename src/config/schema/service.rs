@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     amount::Amount,
     cohort::{Cohort, Rule},
+    concurrency::Concurrency,
     eject::{Eject, Failures},
     fence::Fence,
     health::{Breaker, Health},
@@ -74,6 +75,10 @@ pub struct Service {
     /// Limits of concurrent requests of each version. Default: none.
     #[serde(default)]
     pub breaker: Option<Breaker>,
+    /// Limit of requests in flight of all routes to the service together: the least important ones (`priority`) give
+    /// way first. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// Holds writes while a cutover moves them to another version; `{}` uses the defaults. Default: none.
     #[serde(default)]
     pub fence: Option<Fence>,

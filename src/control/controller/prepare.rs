@@ -202,6 +202,7 @@ impl Controller {
         self.undo_fences_for(&snapshot);
         self.state = state;
         let open = self.close_holds(&snapshot);
+        self.adopt_limits(&snapshot);
         self.shared.snapshot.store(Arc::new(snapshot));
         for worker in &self.workers {
             // A worker that has ended needs no snapshot.

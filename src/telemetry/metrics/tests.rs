@@ -68,6 +68,22 @@ fn scrape() -> Scrape {
             refused: 3,
             lost: 0,
         }],
+        concurrency: vec![
+            ConcurrencyUse {
+                service: "game-api".into(),
+                limit: 180,
+                in_flight: 171,
+                waiting: 3,
+                shed: vec![("high", "full", 0), ("low", "displaced", 12)],
+                ..ConcurrencyUse::default()
+            },
+            ConcurrencyUse {
+                service: "game-api".into(),
+                route: "bet.place".into(),
+                limit: 50,
+                ..ConcurrencyUse::default()
+            },
+        ],
         authorizers: vec![("gate".into(), vec![("allowed", 5), ("cached", 9)])],
         callers_refused: vec![("wrong_token", 4), ("role", 0)],
         issuers: vec![IssuerUse {
