@@ -53,6 +53,7 @@ mod known_tokens;
 mod limit;
 mod notices;
 mod others;
+mod overload;
 mod pace;
 mod pieces;
 mod pin;
