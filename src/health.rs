@@ -3,7 +3,9 @@
 //! The state machine and the table of names are pure; `probe` and `resolve` do the input and output.
 
 mod machine;
+mod overload;
 pub mod probe;
 pub mod resolve;
 
 pub use machine::{Cause, Company, Health, State, WHOLE};
+pub use overload::{Answers, Overload};

@@ -54,6 +54,7 @@ mod limit;
 mod notices;
 mod others;
 mod ousted;
+mod overload;
 mod pace;
 mod pieces;
 mod pin;

@@ -235,7 +235,7 @@ pub struct LatencyMs {
 }
 
 /// An endpoint of a version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Its address and port.
     pub address: String,
@@ -252,6 +252,10 @@ pub struct Endpoint {
     pub ejection: Option<Ejection>,
     /// Attempts in flight.
     pub in_flight: u64,
+    /// Its share of requests relative to its peers, 0 to 1, to six digits: less during a slow start, and while it says
+    /// that it has too much to do.
+    #[serde(default = "whole")]
+    pub share: f64,
 }
 
 /// State of an endpoint.
@@ -325,6 +329,7 @@ impl Version {
                 .and_then(|place| decisions.endpoints.get(&place).cloned()),
             reachable: !known.state.standing.is_unreachable(),
             in_flight: known.state.in_flight(),
+            share: six_digits(f64::from(known.state.standing.share()) / f64::from(health::WHOLE)),
         });
         let amounts = service.amounts.iter().zip(&version.amounts);
         Self {
@@ -386,6 +391,10 @@ impl From<metrics::State> for State {
             metrics::State::Ejected => Self::Ejected,
         }
     }
+}
+
+fn whole() -> f64 {
+    1.0
 }
 
 fn yes() -> bool {

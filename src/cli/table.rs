@@ -270,6 +270,7 @@ game-api  v42         0.5   0.50%  serving          0     91022      31       - 
             reachable: true,
             ejection: None,
             in_flight: 0,
+            share: 1.0,
         };
         let mut versions = [version("v41", 95.0, None), version("v42", 5.0, None)];
         versions[0].endpoints = vec![

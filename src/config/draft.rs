@@ -260,7 +260,7 @@ routes:
   - service: game-api                  # everything else
 ",
             "\
-26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, auth, limit, retry, idempotency, read_only, notices",
+26:5: routes[0].mirror: unknown field `mirror`; known fields: name, match, service, version, on_eject, class, timeout, body_timeout, body_rate, upgrade_timeout, upgrades, eject, slo, failures, access, auth, limit, priority, retry, idempotency, read_only, notices",
         );
     }
 

@@ -22,7 +22,7 @@ use self::{
 use crate::{
     control::carried,
     health::{
-        Cause, Company, Health, State,
+        Cause, Company, Health, Overload, State,
         probe::{Probe, Question},
     },
     snapshot::{Endpoint, Service, Snapshot, Trust, Version},
@@ -32,7 +32,7 @@ use crate::{
 /// it are the cost of waiting.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Polling interval where only connect faults are counted.
+/// Polling interval where only connect faults and what endpoints say of their load are counted.
 const SLOW_LOOK: Duration = Duration::from_millis(50);
 
 /// Polling interval where the counts are only displayed.
@@ -111,6 +111,8 @@ impl EndpointMonitor {
                     if company == Company::TooFew && Trust::of(&state.standing) == Trust::Doubted {
                         watched.used = Some(now);
                     }
+                    watched.follow_load(new, company == Company::Alone, state, now);
+                    watched.overload.next_change().into_iter().for_each(&mut sooner);
                     let was_unreachable = watched.health.is_unreachable();
                     let rested = watched.health.state() == State::Probing;
                     watched.health.connected(new.faults, new.connected, company, settings, now);
@@ -269,11 +271,11 @@ impl EndpointMonitor {
         let is_first = std::mem::replace(&mut self.generation, snapshot.generation) == 0;
         let mut before = std::mem::take(&mut self.endpoints);
         let (mut versions, mut compared) = (Vec::new(), false);
-        let (mut faults_count, mut faults_show) = (false, false);
+        let (mut several, mut faults_show) = (false, false);
         for (at, service) in snapshot.services.iter().enumerate() {
             for (number, version) in service.versions.iter().enumerate() {
                 versions.push(version.state.id);
-                faults_count |= service.health.connect_faults > 0 && version.known.len() > 1;
+                several |= version.known.len() > 1;
                 faults_show |= service.health.connect_faults > 0;
                 compared |= is_compared(service, version);
                 for (endpoint, Endpoint { state, .. }) in version.known.iter().enumerate() {
@@ -284,7 +286,9 @@ impl EndpointMonitor {
                             health.eject(Cause::Manual, None, now);
                         }
                         let counts = Counts::read(state);
-                        let watched = Monitored { place, health, counts, asked: false, used: None };
+                        let overload = Overload::default();
+                        let watched =
+                            Monitored { place, health, overload, counts, asked: false, used: None };
                         // Endpoints of the first snapshot are assumed to be warm: their age is unknown.
                         if !is_first {
                             warm_up(service, state, now);
@@ -300,7 +304,7 @@ impl EndpointMonitor {
         self.panicking.retain(|version| versions.contains(version));
         self.pace = match compared {
             true => Some(LOOK),
-            false if faults_count => Some(SLOW_LOOK),
+            false if several => Some(SLOW_LOOK),
             false if faults_show => Some(SLOWEST_LOOK),
             false => None,
         };

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::{Controller, controller::Coverage, tasks::ControlPlane};
 use crate::{
     config::units::Weight,
-    health::Cause,
+    health::{Cause, WHOLE},
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
@@ -419,6 +419,8 @@ fn endpoint(state: &EndpointState, collector: &mut Collector, now: Instant) -> m
             status: errors(ErrorKind::Status),
         },
         serves: state.standing.serves() && !state.standing.is_unreachable(),
+        share: f64::from(state.standing.share()) / f64::from(WHOLE),
+        overloaded: state.overloaded(),
         checks: [0, 1].map(|result| state.standing.checks[result].read()),
         ejections: Cause::ALL
             .map(|cause| (cause.label(), state.standing.ejections[cause as usize].read()))

@@ -150,7 +150,7 @@ pub(super) async fn forward<'a>(
     let now = Instant::now();
     if let Some(answer) = answer {
         record.amounts = answer.amounts.take();
-        record.answered(answer.status, now);
+        record.answered(answer.status, response.data(), now);
     }
     Ok(now)
 }

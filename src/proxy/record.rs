@@ -8,7 +8,7 @@ use super::{
     amounts,
     client::Client,
     elapsed::micros,
-    grpc,
+    grpc, overload,
     plan::Plan,
     problem::{Problem, ProxyError},
     rejected::Rejected,
@@ -190,17 +190,30 @@ impl<'a> RequestRecord<'a> {
         }
     }
 
-    /// The head of the endpoint's response arrived.
-    pub(super) fn answered(&mut self, status: u16, now: Instant) {
+    /// The `head` of the endpoint's response arrived.
+    pub(super) fn answered(&mut self, status: u16, head: &[u8], now: Instant) {
         self.status = status;
         if let Some((target, began)) = self.attempt {
             self.upstream_us = micros(began, now);
-            if status >= 500 && !self.is_smoke() {
-                target.endpoint().cells.of(self.worker.id).errors[ErrorKind::Status as usize]
-                    .add(1);
+            if status >= 429 {
+                self.refused(target, (status, head), now);
             }
         }
         self.trial.answered(self.subject(), status, now, self.upstream_us);
+    }
+
+    /// The response of `target` has a status of 429 or above.
+    #[cold]
+    fn refused(&mut self, target: Target<'_>, (status, head): (u16, &[u8]), now: Instant) {
+        if self.is_smoke() {
+            return;
+        }
+        if status >= 500 {
+            target.endpoint().cells.of(self.worker.id).errors[ErrorKind::Status as usize].add(1);
+        }
+        if overload::note(self.worker, target, (status, head), now) {
+            self.trial.spare_endpoint();
+        }
     }
 
     /// The connection switches to another protocol, which is not compared.

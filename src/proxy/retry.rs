@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::{
     attempt::AttemptError, attempts::Attempts, head_text, others::Others, ousted::is_ousted,
-    plan::Plan, problem::ProxyError, sending::Sending, turn::Turn, worker::Worker,
+    overload::retry_after, plan::Plan, problem::ProxyError, sending::Sending, turn::Turn,
+    worker::Worker,
 };
 use crate::{
     config::units::Weight,
@@ -215,15 +216,6 @@ fn is_still_baseline(plan: &Plan, worker: &Worker, baseline: &Version) -> bool {
     })
 }
 
-/// What the head of a response says of when to come back.
-fn retry_after(response: &[u8]) -> RetryAfter {
-    let Some(value) = head_text::field(response, "Retry-After") else { return RetryAfter::Unsaid };
-    match std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok()) {
-        Some(seconds) => RetryAfter::In(Duration::from_secs(seconds)),
-        None => RetryAfter::Unread,
-    }
-}
-
 /// Gives the failed attempt up, and prepares the next one.
 fn give_up(
     turn: &mut Turn<'_>,
@@ -288,18 +280,6 @@ fn tell_deadline(turn: &mut Turn<'_>, left: Duration) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_read_and_dates_are_not() {
-        let said = |value: &str| {
-            retry_after(format!("HTTP/1.1 503 x\r\nRetry-After: {value}\r\n\r\n").as_bytes())
-        };
-        assert_eq!(said("7"), RetryAfter::In(Duration::from_secs(7)));
-        assert_eq!(said("0"), RetryAfter::In(Duration::ZERO));
-        assert_eq!(said("Fri, 31 Dec 1999 23:59:59 GMT"), RetryAfter::Unread);
-        assert_eq!(said("-1"), RetryAfter::Unread);
-        assert_eq!(retry_after(b"HTTP/1.1 503 x\r\n\r\nRetry-After: 1"), RetryAfter::Unsaid);
-    }
 
     #[test]
     fn what_this_process_lacks_is_no_failure_of_an_endpoint() {

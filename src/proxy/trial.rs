@@ -41,6 +41,8 @@ pub(super) struct Trial<'a> {
     fresh: bool,
     /// Whether the response is a stream of unlimited length.
     is_stream: bool,
+    /// Whether the endpoint said that it has too much to do.
+    spares_endpoint: bool,
 }
 
 /// How much of the outcome is recorded.
@@ -69,6 +71,7 @@ impl<'a> Trial<'a> {
             at_once: false,
             fresh: false,
             is_stream: false,
+            spares_endpoint: false,
         }
     }
 
@@ -138,6 +141,13 @@ impl<'a> Trial<'a> {
     /// The response is a stream.
     pub(super) fn streams(&mut self) {
         self.is_stream = true;
+    }
+
+    /// The endpoint said that it has too much to do. That counts for the version, since players see it, and not against the
+    /// endpoint beside its peers: it gets a smaller share instead.
+    #[cold]
+    pub(super) fn spare_endpoint(&mut self) {
+        self.spares_endpoint = true;
     }
 
     /// The version failed. `timed_out`: it did not respond in time.
@@ -239,7 +249,7 @@ impl<'a> Trial<'a> {
         if what == What::Left {
             return;
         }
-        if let Some(endpoint) = endpoint {
+        if let Some(endpoint) = endpoint.filter(|_| !self.spares_endpoint) {
             let cells = endpoint.cells.of(worker.id);
             cells.trials.add(1);
             if failed {
@@ -253,7 +263,8 @@ impl<'a> Trial<'a> {
         let Subject { worker, plan, endpoint } = of;
         let Some(evidence) = self.evidence else { return };
         let version = usize::from(plan.decision.version);
-        if let (What::Broke, Some(endpoint)) = (what, endpoint) {
+        let counted = endpoint.filter(|_| !self.spares_endpoint);
+        if let (What::Broke, Some(endpoint)) = (what, counted) {
             endpoint.cells.of(worker.id).failures.add(1);
         }
         let ending = Ending {
@@ -262,7 +273,7 @@ impl<'a> Trial<'a> {
             arm: evidence.number(version),
             player: plan.decision.player.0,
             network: plan.network.map_or(0, |network| network.0),
-            endpoint: endpoint.map_or(u32::MAX, |endpoint| endpoint.id),
+            endpoint: counted.map_or(u32::MAX, |endpoint| endpoint.id),
             group: endpoint.map_or(0, |endpoint| endpoint.group),
             fresh: self.fresh,
             what,

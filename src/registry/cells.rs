@@ -12,6 +12,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
+    /// Sets the number to `n` if that is more. Called by the owning worker only.
+    pub fn raise(&self, n: u64) {
+        self.0.store(self.read().max(n), Relaxed);
+    }
+
     /// The count so far.
     pub fn read(&self) -> u64 {
         self.0.load(Relaxed)

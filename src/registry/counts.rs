@@ -104,6 +104,10 @@ pub struct EndpointCells {
     pub trials: Counter,
     /// Of those, failed.
     pub failures: Counter,
+    /// Responses that say that the endpoint has too much to do: 429, or 503 with `Retry-After`.
+    pub overloaded: Counter,
+    /// The latest time until which such a response asks to wait, in milliseconds since the process started.
+    pub rests_until_ms: Counter,
 }
 
 impl EndpointCells {

@@ -103,6 +103,17 @@ impl EndpointState {
         ErrorKind::ALL.map(|kind| self.cells.sum(|cells| cells.errors[kind as usize].read()))
     }
 
+    /// Responses so far that say that it has too much to do.
+    pub fn overloaded(&self) -> u64 {
+        self.cells.sum(|cells| cells.overloaded.read())
+    }
+
+    /// The latest time until which such a response asks to wait, since the process started.
+    pub fn rests_until(&self) -> Duration {
+        let latest = self.cells.iter().map(|cells| cells.rests_until_ms.read()).max();
+        Duration::from_millis(latest.unwrap_or(0))
+    }
+
     /// Whether a check succeeded, or a connection was made, since the process started.
     pub fn was_reached(&self) -> bool {
         self.standing.checks[0].read() > 0 || self.cells.sum(|cells| cells.connected.read()) > 0

@@ -261,6 +261,10 @@ pub struct Endpoint {
     pub checks: [u64; 2],
     /// Ejections of this endpoint alone, by reason.
     pub ejections: Vec<(&'static str, u64)>,
+    /// Its share of requests relative to its peers, 0 to 1.
+    pub share: f64,
+    /// Responses that say that it has too much to do.
+    pub overloaded: u64,
 }
 
 /// Errors by kind.

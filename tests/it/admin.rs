@@ -155,6 +155,7 @@ fn a_service_is_shown_as_the_contract_says() {
         [
             "available",
             "baseline",
+            "concurrency",
             "generation",
             "name",
             "rollout",
@@ -171,7 +172,8 @@ fn a_service_is_shown_as_the_contract_says() {
     assert_eq!((&version["name"], &version["state"]), (&json!("v41"), &json!("serving")));
     assert_eq!((&version["weight"], &version["share"]), (&json!(95.0), &json!(0.95)));
     assert_eq!(version["labels"], json!({"semver": "4.1.0", "calc": "17"}));
-    assert_eq!(version["endpoints"][0]["state"], "serving");
+    let endpoint = &version["endpoints"][0];
+    assert_eq!((&endpoint["state"], &endpoint["share"]), (&json!("serving"), &json!(1.0)));
     let count = |at: usize| service["versions"][at]["requests"].as_u64().unwrap();
     assert_eq!(count(0) + count(1), 1);
     let asked = if count(0) == 1 { version } else { &service["versions"][1] };

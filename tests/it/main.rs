@@ -44,6 +44,7 @@ mod limits;
 mod metrics;
 mod money;
 mod names;
+mod overload;
 mod pace;
 mod pins;
 mod players;

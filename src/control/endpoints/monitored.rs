@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::found::{Notice, NoticeKind, Transition};
 use crate::{
     config::schema,
-    health::{Health, State, WHOLE},
+    health::{Answers, Health, Overload, State, WHOLE},
     registry::EndpointState,
     snapshot::{Service, Version},
 };
@@ -15,6 +15,8 @@ use crate::{
 pub(super) struct Monitored {
     pub(super) place: Place,
     pub(super) health: Health,
+    /// What it says of its load.
+    pub(super) overload: Overload,
     pub(super) counts: Counts,
     /// A probe is in progress.
     pub(super) asked: bool,
@@ -36,9 +38,32 @@ pub(super) struct Counts {
     pub(super) started: u64,
     pub(super) faults: u64,
     pub(super) connected: u64,
+    pub(super) ended: u64,
+    pub(super) overloaded: u64,
 }
 
 impl Monitored {
+    /// Lets its share follow what it says of its load, by the `new` counts. An endpoint that is `alone` keeps the whole
+    /// share: nobody else could take what it is not given.
+    pub(super) fn follow_load(
+        &mut self,
+        new: Counts,
+        is_alone: bool,
+        state: &EndpointState,
+        now: Duration,
+    ) {
+        if is_alone {
+            self.overload = Overload::default();
+            return;
+        }
+        let rest_until = match new.overloaded {
+            0 => Duration::ZERO,
+            _ => state.rests_until(),
+        };
+        let answers = Answers { all: new.ended, overloaded: new.overloaded, rest_until };
+        self.overload.look(answers, now);
+    }
+
     /// The transition to report if the state is no longer `before`; counts an ejection.
     pub(super) fn moved(
         &self,
@@ -95,8 +120,12 @@ impl Monitored {
         state.standing.set(self.health.state(), self.health.cause());
         state.standing.set_unreachable(self.health.is_unreachable());
         // If no endpoint serves, all get the same share.
-        let share = self.health.share(settings, now);
-        state.standing.set_share(if share == 0 { WHOLE } else { share });
+        let share = match self.health.share(settings, now) {
+            0 => WHOLE,
+            share => share,
+        };
+        let share = f64::from(share) * self.overload.share();
+        state.standing.set_share((share.round() as u32).max(1));
     }
 }
 
@@ -114,6 +143,8 @@ impl Counts {
             started: state.cells.sum(|c| c.started.read()),
             faults: state.cells.sum(|c| c.connect_faults()),
             connected: state.cells.sum(|c| c.connected.read()),
+            overloaded: state.overloaded(),
+            ended: state.cells.sum(|c| c.finished.read()),
         }
     }
 
@@ -122,6 +153,8 @@ impl Counts {
             started: self.started.wrapping_sub(earlier.started),
             faults: self.faults.wrapping_sub(earlier.faults),
             connected: self.connected.wrapping_sub(earlier.connected),
+            ended: self.ended.wrapping_sub(earlier.ended),
+            overloaded: self.overloaded.wrapping_sub(earlier.overloaded),
         }
     }
 }

@@ -126,9 +126,40 @@ fn it_sleeps_while_there_is_no_traffic() {
     let look = bench.pass(SLOW_LOOK);
     assert_eq!(look.next, Some(bench.now + SLOW_LOOK));
     assert_eq!(bench.pass(LINGER).next, None, "nothing was counted since");
-    // Where counts do not matter, no notification of traffic is needed.
     let bench = Bench::new("health: { connect_faults: 0 }");
-    assert!(!bench.watch.waits_for_traffic(bench.now));
+    assert!(bench.watch.waits_for_traffic(bench.now), "what endpoints say of their load matters");
+}
+
+#[test]
+fn an_endpoint_with_too_much_to_do_gets_a_smaller_share_until_it_says_so_no_more() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    let cells = |bench: &Bench, overloaded: u64| {
+        let cells = bench.state(0).cells.of(1);
+        cells.started.add(10);
+        cells.finished.add(10);
+        cells.overloaded.add(overloaded);
+        cells.rests_until_ms.raise((bench.now + Duration::from_secs(1)).as_millis() as u64);
+    };
+    bench.watch.traffic(bench.now);
+    cells(&bench, 10);
+    let look = bench.pass(SLOW_LOOK);
+    let shares = |bench: &Bench| [0, 1, 2].map(|n| bench.state(n).standing.share());
+    assert_eq!(shares(&bench), [WHOLE / 2, WHOLE, WHOLE]);
+    assert_eq!((bench.standing(0), look.moves.len()), (State::Serving, 0));
+    bench.pass(Duration::from_millis(900));
+    assert_eq!(shares(&bench)[0], WHOLE / 2, "`Retry-After` is not over");
+    // Without traffic, by time alone.
+    while let Some(next) = bench.look().next {
+        bench.now = next;
+    }
+    assert_eq!(shares(&bench), [WHOLE; 3]);
+    // The only endpoint of a version has no peers that could take more.
+    let cells = bench.snapshot.services[0].versions[1].known[0].state.cells.of(0);
+    cells.finished.add(10);
+    cells.overloaded.add(10);
+    bench.pass(SLOW_LOOK);
+    let alone = &bench.snapshot.services[0].versions[1].known[0].state;
+    assert_eq!(alone.standing.share(), WHOLE);
 }
 
 #[test]

@@ -61,6 +61,21 @@ fn health(scrape: &Scrape, page: &mut Page) {
     for (labels, endpoint) in each_endpoint(scrape) {
         up.value(labels, f64::from(u8::from(endpoint.serves)));
     }
+    let mut share = page.gauge(
+        "tidegate_endpoint_share",
+        "How many requests an endpoint gets relative to a peer with a whole share, 0 to 1: less during a slow start, and \
+         while it says that it has too much to do.",
+    );
+    for (labels, endpoint) in each_endpoint(scrape) {
+        share.value(labels, endpoint.share);
+    }
+    let mut overloaded = page.counter(
+        "tidegate_endpoint_overloaded_total",
+        "Responses by which an endpoint says that it has too much to do: 429, or 503 with Retry-After.",
+    );
+    for (labels, endpoint) in each_endpoint(scrape) {
+        overloaded.count(labels, endpoint.overloaded);
+    }
     let mut panic = page.gauge(
         "tidegate_health_panic",
         "Whether so few endpoints of a version serve that those ejected for connect faults or \

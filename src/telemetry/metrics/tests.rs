@@ -40,6 +40,8 @@ fn scrape() -> Scrape {
             serves: true,
             checks: [30, 2],
             ejections: vec![("connect", 1)],
+            share: 0.5,
+            overloaded: 9,
         }],
         ..Version::default()
     };
