@@ -49,7 +49,8 @@ fn start(state: Option<&Path>) -> App {
 }
 
 fn change(plane: &ControlPlane) -> Option<u64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(plane.change(Counted)).expect("it is made")
 }
 
