@@ -13,6 +13,7 @@ use super::{
     api::wrong_method,
     change::Change,
     extract::{Name, NoParameters, Parameters, fresh},
+    in_force::modes_of,
     model::{
         ModeAnswer, ModeName, ModeRequest, ModeService, Modes, Notice, NoticeAnswer, NoticeList,
     },
@@ -55,7 +56,7 @@ async fn modes(
     let services = services.map(|service| of_service(&controller, &snapshot, service)).collect();
     let modes = Modes {
         generation: snapshot.generation,
-        read_only: controller.state().read_only().modes.iter().map(Into::into).collect(),
+        read_only: modes_of(&controller),
         services,
         earlier_processes: controller.earlier_processes(),
     };

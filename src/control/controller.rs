@@ -23,6 +23,7 @@ mod head;
 mod incidents;
 mod keeping;
 mod logs;
+mod lost_modes;
 mod modes;
 mod names;
 mod one_writer;
