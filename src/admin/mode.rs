@@ -11,7 +11,7 @@ use axum::{
 use super::{
     Problem,
     api::wrong_method,
-    change::Change,
+    change::{Change, check_text},
     extract::{Name, NoParameters, Parameters, fresh},
     in_force::modes_of,
     model::{
@@ -99,6 +99,7 @@ async fn set_mode(
     if message.as_ref().is_some_and(|text| text.chars().count() > MESSAGE_CHARS) {
         return refuse("message", format!("longer than {MESSAGE_CHARS} characters"));
     }
+    check_text("message", "the message", message.as_deref())?;
     let asked = match mode {
         ModeName::ReadOnly => Some(ReadOnlyAsked { until, message }),
         ModeName::Normal if until.is_some() => {
