@@ -17,6 +17,7 @@ mod events;
 mod extract;
 mod flagger;
 mod gate;
+mod in_force;
 mod incidents;
 mod mode;
 pub mod model;

@@ -13,6 +13,7 @@ pub mod file;
 mod folder;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod holder;
 pub mod jwks;
 mod load;
 mod named;
@@ -25,11 +26,13 @@ pub mod schema;
 mod token;
 mod token_hash;
 pub mod units;
+mod url;
 mod watch;
 mod yaml;
 
 pub use check::{Finding, check, check_smoke_gates, check_steps, least_requests, unanswered};
 pub use error::LoadError;
+pub use holder::is_same_holder;
 pub use load::{Loaded, parse, read, read_bytes, steps, warnings};
 pub use named::{NamedFile, blame};
 pub use problem::{Problem, Problems};

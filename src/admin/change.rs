@@ -15,7 +15,10 @@ use super::{
     extract::{By, Parameters},
     model::{ChangeBody, Said},
 };
-use crate::control::{controller::ChangeHead, tasks::ControlPlane};
+use crate::{
+    config::is_same_holder,
+    control::{controller::ChangeHead, tasks::ControlPlane},
+};
 
 /// A change as requested: its head, which all have, and what is particular to it: its body and its query.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl<T: DeserializeOwned + Send, Q: IsDryRun> FromRequest<ControlPlane> for Chan
         };
         let (callers, now) = (plane.callers(), Instant::now());
         let second = auth::second(&caller, plane.controller().tokens(), callers, now)?;
-        let second = second.filter(|second| *second != by.name);
+        let second = second.filter(|second| !is_same_holder(second, &by.name));
         let (reason, dry_run) = (reason.unwrap_or_default(), parameters.is_dry_run());
         let head = ChangeHead { by, second, reason, ticket, impact, if_generation, dry_run };
         Ok(Self { head, asked, parameters })
@@ -79,7 +82,24 @@ fn nobody() -> Problem {
     Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who asks for this change")
 }
 
-/// Rejects a reason that is too long for a line of the log, and a ticket that is empty, too long, or no line of text.
+/// Rejects text with control characters other than those that structure it: a terminal would obey them, and nobody has
+/// meant them. `what` is named in the message, and `field` at fault.
+pub(super) fn check_text(field: &str, what: &str, text: Option<&str>) -> Result<(), Problem> {
+    let bad = |c: &char| c.is_control() && !matches!(c, '\n' | '\t');
+    match text.and_then(|text| text.chars().find(bad)) {
+        Some(found) => {
+            let why = format!(
+                "{what} has the control character {}; write text, with newlines and tabs at most",
+                found.escape_default()
+            );
+            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Rejects a reason that is too long for a line of the log, or has control characters, and a ticket that is empty, too
+/// long, or no line of text.
 fn check(said: &Said) -> Result<(), Problem> {
     let refuse = |field, why| Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why).at(field));
     let is_longer = |text: &Option<String>, most| {
@@ -89,6 +109,7 @@ fn check(said: &Said) -> Result<(), Problem> {
     if is_longer(&said.reason, most) {
         return refuse("reason", format!("the reason is longer than {most} characters"));
     }
+    check_text("reason", "the reason", said.reason.as_deref())?;
     let Some(ticket) = &said.ticket else { return Ok(()) };
     let wrong = match ticket {
         _ if ticket.trim().is_empty() => "the ticket is empty; leave it out".to_owned(),
@@ -101,4 +122,22 @@ fn check(said: &Said) -> Result<(), Problem> {
         _ => return Ok(()),
     };
     refuse("ticket", wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_no_control_characters_but_newlines_and_tabs() {
+        for good in ["", "schema 42", "two\nlines\tand a tab", "Spiel ü שלום"] {
+            assert_eq!(check_text("reason", "the reason", Some(good)), Ok(()), "{good:?}");
+        }
+        for (bad, told) in [("\n\r", "\\r"), ("a\0b", "\\u{0}"), ("\u{1b}[2J", "\\u{1b}")] {
+            let problem = check_text("message", "the message", Some(bad)).expect_err(bad);
+            assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY);
+            assert_eq!(problem.field.as_deref(), Some("message"));
+            assert!(problem.detail.contains(told), "{}", problem.detail);
+        }
+    }
 }

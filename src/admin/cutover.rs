@@ -204,7 +204,7 @@ async fn make(
             left.drained(plane, patience, moving.applied.generation).await?;
         }
     }
-    let Moving { applied, named } = moving;
+    let Moving { applied, named, unwritten } = moving;
     let answer = CutoverAnswer {
         generation: applied.generation,
         service,
@@ -220,6 +220,7 @@ async fn make(
         longest_hold_ms: held.longest.as_micros() as f64 / 1e3,
         left_in_flight: left.in_flight(),
         named,
+        unwritten,
     };
     Ok((fresh(answer.generation), Json(answer)))
 }

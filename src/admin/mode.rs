@@ -11,8 +11,9 @@ use axum::{
 use super::{
     Problem,
     api::wrong_method,
-    change::Change,
+    change::{Change, check_text},
     extract::{Name, NoParameters, Parameters, fresh},
+    in_force::modes_of,
     model::{
         ModeAnswer, ModeName, ModeRequest, ModeService, Modes, Notice, NoticeAnswer, NoticeList,
     },
@@ -55,7 +56,7 @@ async fn modes(
     let services = services.map(|service| of_service(&controller, &snapshot, service)).collect();
     let modes = Modes {
         generation: snapshot.generation,
-        read_only: controller.state().read_only().modes.iter().map(Into::into).collect(),
+        read_only: modes_of(&controller),
         services,
         earlier_processes: controller.earlier_processes(),
     };
@@ -98,6 +99,7 @@ async fn set_mode(
     if message.as_ref().is_some_and(|text| text.chars().count() > MESSAGE_CHARS) {
         return refuse("message", format!("longer than {MESSAGE_CHARS} characters"));
     }
+    check_text("message", "the message", message.as_deref())?;
     let asked = match mode {
         ModeName::ReadOnly => Some(ReadOnlyAsked { until, message }),
         ModeName::Normal if until.is_some() => {

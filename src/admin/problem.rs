@@ -154,7 +154,8 @@ impl From<Rejected> for Problem {
             | Rejected::FenceRequired { .. }
             | Rejected::Alone { .. }
             | Rejected::SplitWrites { .. }
-            | Rejected::WriterIsGone { .. } => Self::new(StatusCode::CONFLICT, detail),
+            | Rejected::WriterIsGone { .. }
+            | Rejected::ModeLost { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, detail).at("If-Match")

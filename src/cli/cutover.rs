@@ -175,6 +175,9 @@ fn report(answer: &CutoverAnswer) -> String {
     for named in &answer.named {
         text += &format!("\n{named}, and still sends its requests there");
     }
+    if let Some(why) = &answer.unwritten {
+        text += &format!("\nits entry is not in the journal yet, and follows: {why}");
+    }
     text
 }
 
@@ -202,6 +205,7 @@ mod tests {
             longest_hold_ms: 0.0,
             left_in_flight: IndexMap::from([("v41".to_owned(), 0)]),
             named: Vec::new(),
+            unwritten: None,
         };
         let line = "game-api: v41 100% -> 0%, v42 0% -> 100% (generation 2)";
         assert_eq!(report(&answer), line);

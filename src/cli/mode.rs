@@ -183,7 +183,7 @@ fn show(arguments: &ShowArguments) -> Result<(), Failure> {
 /// One line per mode in force, and a table of services.
 fn report(modes: &Modes) -> String {
     let each = modes.read_only.iter().map(|mode| {
-        let Mode { until, by, reason, since, notice, .. } = mode;
+        let Mode { until, by, reason, since, notice, warning, .. } = mode;
         let subject = subject(mode.service.as_deref(), mode.route.as_deref());
         let until = until.map_or_else(String::new, |until| format!(" until {until}"));
         let why = match (notice, reason.as_str()) {
@@ -191,7 +191,8 @@ fn report(modes: &Modes) -> String {
             (None, "") => format!(" by {by}"),
             (None, reason) => format!(" by {by} ({reason})"),
         };
-        format!("{subject} is read-only since {since}{until}{why}\n")
+        let warning = warning.as_ref().map_or_else(String::new, |w| format!("WARNING: {w}\n"));
+        format!("{subject} is read-only since {since}{until}{why}\n{warning}")
     });
     let mut above: String = each.collect();
     if above.is_empty() {
@@ -249,6 +250,7 @@ mod tests {
             reason: "schema 42".to_owned(),
             message: None,
             notice: None,
+            warning: None,
         };
         let service = ModeService {
             service: "wallet".to_owned(),

@@ -73,7 +73,10 @@ fn heading(admin: &str, status: &Value) -> String {
         let text = |field: &str| mode[field].as_str();
         let subject = subject(text("service"), text("route"));
         let until = text("until").map_or_else(String::new, |until| format!(" until {until}"));
-        let _ = writeln!(lines, "{subject} is read-only{until}: writes are refused");
+        let _ = match text("warning") {
+            Some(warning) => writeln!(lines, "WARNING: {warning}"),
+            None => writeln!(lines, "{subject} is read-only{until}: writes are refused"),
+        };
     }
     let set: Vec<_> = status["overrides"].as_object().into_iter().flat_map(|o| o.keys()).collect();
     for service in set {

@@ -38,6 +38,7 @@ use indexmap::IndexMap;
 use ipnet::IpNet;
 
 use super::{
+    holder::is_same_holder,
     problem::{FieldPath, closest},
     schema::{Admin, Config, Limits},
     units::ByteSize,
@@ -209,9 +210,18 @@ fn admin(admin: &Admin, config: &Config, path: &FieldPath, found: &mut Vec<Findi
             found.push(Finding::new(path.key("name"), message));
         }
         admin::token(token, &path, found);
-        if admin.tokens[..index].iter().any(|other| other.name == token.name) {
-            let message =
-                format!("`{}` names another token already; give each its own name", token.name);
+        let mut before = admin.tokens[..index].iter();
+        if let Some(other) = before.find(|other| is_same_holder(&other.name, &token.name)) {
+            let message = match other.name == token.name {
+                true => {
+                    format!("`{}` names another token already; give each its own name", token.name)
+                }
+                false => format!(
+                    "`{}` and `{}` differ only by case, so nobody could tell whether they are two people; give each its \
+                     own name",
+                    token.name, other.name
+                ),
+            };
             found.push(Finding::new(path.key("name"), message));
         }
     }

@@ -23,9 +23,11 @@ mod head;
 mod incidents;
 mod keeping;
 mod logs;
+mod lost_modes;
 mod modes;
 mod names;
 mod one_writer;
+mod parked;
 mod pins;
 mod prepare;
 mod reach;
@@ -102,6 +104,8 @@ pub struct Controller {
     state: ControlState,
     /// Where changes of the state are written.
     keeper: keeping::Keeper,
+    /// Fenced cutovers that wait for writes in flight.
+    parked: parked::Parked,
 
     // The content of files.
     config: Arc<Config>,
@@ -226,6 +230,7 @@ impl Controller {
             state: ControlState::at(start.shared.snapshot.load().generation)
                 .after(Change::WritesMoved(start.fences)),
             keeper: keeping::Keeper::default(),
+            parked: parked::Parked::new(),
             evaluator: Evaluator::default(),
             judged_before: Duration::ZERO,
             judged: HashMap::new(),

@@ -1,23 +1,26 @@
 //! How the writes of a service move to another version behind its fence.
 //!
 //! 1. The entry of the change is written to the journal: a process that ends now continues on the new version.
-//! 2. The fence is raised: writes that arrive wait.
+//! 2. The fence is raised: writes that arrive wait. From here on other changes pass, and cutovers of other services.
 //! 3. Each worker has passed: every write that it had let through is counted as in flight.
 //! 4. The versions that lose the writes have none in flight. Requests that are tried again, streams of HTTP/2 and
 //!    connections that switched protocols count until they end.
 //! 5. The new snapshot is published, with the next epoch.
 //! 6. The writes that wait begin on the new version, in the order of their arrival.
 //!
-//! If the deadline passes before step 5, or players must be moved at once, the move is undone: the journal says
+//! If the deadline passes before step 5, or another change moves players of the service, the move is undone: the journal says
 //! so, and the writes that wait begin on the version that they would have gone to.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    controller::{Cutover, Moment, Moving, Rejected},
-    journaled::Unmade,
+    controller::{Cutover, Moment, Moving, Operation, Rejected},
+    journaled::{Turn, Unmade},
     tasks::ControlPlane,
 };
 use crate::{
@@ -60,21 +63,28 @@ impl ControlPlane {
         asked: Cutover,
         fence: schema::Fence,
     ) -> Result<CutOver, Unmade<Rejected>> {
-        let _turn = self.turnstile().lock().await;
-        // Writes that the last move held may still be beginning.
-        let state = self.controller().fence_state(&asked.service);
-        opened(state.as_deref()).await;
+        let (turn, state) = self.turn_of(&asked.service).await?;
+        // Whoever takes the journal over waits for the end of this.
+        let moving = Arc::clone(self.moving()).read_owned().await;
         self.controller().may_fence(&asked.service).map_err(Unmade::Refused)?;
         let at = SystemTime::now();
         let first = self.plan_first(&asked, at)?;
         let entry = self.write_first(first).await.map_err(Unmade::Unwritten)?;
-        let raising = self.controller().raise_fence(&asked, &fence);
+        let raising = {
+            let mut controller = self.controller();
+            let raising = controller.raise_fence(&asked, &fence);
+            controller.park(&asked.service);
+            raising
+        };
+        // A client decides how long its write takes; nobody else waits for that.
+        drop(turn);
         let left = match &raising {
             Ok(raising) => quiet(raising).await,
             Err(_) => Vec::new(),
         };
         let made = {
             let mut controller = self.controller();
+            let unparked = controller.unpark(&asked.service);
             let made = match &raising {
                 Err(why) => Err(why.clone()),
                 Ok(raising) if left.is_empty() && raising.raised.may_move() => {
@@ -85,9 +95,8 @@ impl ControlPlane {
             if let (Ok(_), Ok(raising)) = (&made, &raising) {
                 raising.raised.moved();
             }
-            if let Some(entry) = entry {
-                controller.settle(entry, made.as_ref().err().map(ToString::to_string));
-            }
+            let refused = made.as_ref().err().map(ToString::to_string);
+            controller.settle_parked(unparked, entry, refused);
             if let Err(why) = &made {
                 controller.record_undone(&asked, &why.to_string());
             }
@@ -98,11 +107,35 @@ impl ControlPlane {
         opened(state.as_deref()).await;
         let cut = state.as_ref().map_or(0, |state| state.tally().cut);
         self.controller().write_uploads_cut(&asked, entry, cut);
+        drop(moving);
         match made {
             Ok(moving) => Ok((moving, state.map(|state| state.tally()))),
             Err(why) => {
                 self.written(Instant::now() + SETTLED).await;
                 Err(Unmade::Refused(why))
+            }
+        }
+    }
+
+    /// The turn of a cutover of `service`, once nothing is held for the one before, and the fence.
+    async fn turn_of(
+        &self,
+        service: &str,
+    ) -> Result<(Turn, Option<Arc<FenceState>>), Unmade<Rejected>> {
+        let until = Instant::now() + SETTLED;
+        loop {
+            let (state, is_parked) = {
+                let controller = self.controller();
+                (controller.fence_state(service), controller.is_parked(service))
+            };
+            // One that waits is told of at once; of one that has moved, writes may still be beginning.
+            if !is_parked {
+                opened(state.as_deref()).await;
+            }
+            let turn = self.turn(Cutover::PATIENCE).await.map_err(Unmade::Unwritten)?;
+            let releases = state.as_ref().is_some_and(|state| state.is_closed());
+            if !releases || self.controller().is_parked(service) || Instant::now() >= until {
+                return Ok((turn, state));
             }
         }
     }

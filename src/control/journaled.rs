@@ -1,9 +1,10 @@
 //! How a change on request passes: it is written first, in force next, and its caller gets the answer last.
 //!
-//! Only an ejection by an operator does not wait for a journal that cannot be written: it is made, and its entry
+//! Only an ejection by an operator, and what else leaves a bad version, does not wait for a journal that cannot be written: it is made, and its entry
 //! follows.
 //!
-//! Such changes pass one after the other. The safety thread waits for none of them, so a verdict may come
+//! Such changes pass one after the other; only a fenced cutover lets others pass while it waits for writes in flight
+//! (`fenced.rs`). The safety thread waits for none of them, so a verdict may come
 //! between the two halves of a change; `kept.rs` says what is written then.
 
 use std::{
@@ -12,7 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{error::Elapsed, timeout};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    time::{error::Elapsed, timeout},
+};
 
 use super::{
     controller::{First, Moment, Operation, PreparedFile, Reloaded},
@@ -28,6 +32,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How long a change that acts first waits for its turn, and for the disk.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The turn of a change.
+pub(super) type Turn = OwnedMutexGuard<()>;
 
 /// Why a change was not made.
 #[derive(Debug)]
@@ -73,10 +80,10 @@ impl ControlPlane {
         &self,
         operation: O,
     ) -> Result<O::Outcome, Unmade<O::Error>> {
-        let turn = Arc::clone(self.turnstile()).lock_owned();
-        let turn = match O::ACTS_FIRST {
-            true => timeout(PATIENCE, turn).await.ok(),
-            false => Some(turn.await),
+        let acts_first = operation.acts_first();
+        let turn = match acts_first {
+            true => self.turn(Some(PATIENCE)).await.ok(),
+            false => Some(self.turn(O::PATIENCE).await.map_err(Unmade::Unwritten)?),
         };
         let at = SystemTime::now();
         let (first, late) = {
@@ -86,7 +93,7 @@ impl ControlPlane {
                 true => operation.plan(&controller, at).map_err(Unmade::Refused)?,
                 false => None,
             };
-            let late = plan.as_ref().filter(|_| O::ACTS_FIRST).map(|plan| plan.draft.clone());
+            let late = plan.as_ref().filter(|_| acts_first).map(|plan| plan.draft.clone());
             (plan, late)
         };
         let Some(turn) = turn else {
@@ -100,7 +107,7 @@ impl ControlPlane {
                 Err(error) => Err(error),
             }
         });
-        let written = match O::ACTS_FIRST {
+        let written = match acts_first {
             true => timeout(PATIENCE, &mut writing).await,
             false => Ok(writing.as_mut().await),
         };
@@ -137,6 +144,15 @@ impl ControlPlane {
             controller.settle(entry, made.as_ref().err().map(ToString::to_string));
         }
         made.map_err(Unmade::Refused)
+    }
+
+    /// Waits for the turn of a change, for `patience` at most if that is given.
+    ///
+    /// # Errors
+    ///
+    /// If the changes before it take longer: nothing of it is done then, nor later.
+    pub(super) async fn turn(&self, patience: Option<Duration>) -> Result<Turn, StoreError> {
+        turn_at(self.turnstile(), patience).await
     }
 
     /// Makes a change that acts first, and queues its entry, the `late` one, unless that is on its way. `why` it is
@@ -187,7 +203,7 @@ impl ControlPlane {
         };
         // A thread of its own may block, whatever runs on this one.
         let passing = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
             let runtime = runtime.map_err(|error| LoadError::Named { why: error.to_string() })?;
             Ok(runtime.block_on(self.pass(file)))
         };
@@ -216,8 +232,15 @@ impl ControlPlane {
     ///
     /// If the changes do not end `within` this time.
     pub async fn release_journal(&self, within: Duration) -> Result<Option<Arc<Journal>>, Elapsed> {
-        self.controller().undo_fences("another process takes over");
-        let _turn = timeout(within, self.turnstile().lock()).await?;
+        let undo = || self.controller().undo_fences("another process takes over");
+        undo();
+        let _ended = timeout(within, async {
+            let turn = self.turnstile().lock().await;
+            // One may have been raised before this turn.
+            undo();
+            (turn, self.moving().write().await)
+        })
+        .await?;
         let mut controller = self.controller();
         controller.hand_over();
         Ok(controller.release_journal())
@@ -232,5 +255,38 @@ impl ControlPlane {
             }
             news.notified().await;
         }
+    }
+}
+
+async fn turn_at(
+    turnstile: &Arc<Mutex<()>>,
+    patience: Option<Duration>,
+) -> Result<Turn, StoreError> {
+    let turn = Arc::clone(turnstile).lock_owned();
+    let Some(patience) = patience else { return Ok(turn.await) };
+    timeout(patience, turn).await.map_err(|_| {
+        let patience = humantime::format_duration(patience);
+        let why = format!("after {patience} the changes before it are still being written");
+        StoreError::Refused(why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: a change that was refused, since those before it took too long, came into force later.
+    #[test]
+    fn a_change_without_a_turn_in_time_never_has_one() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let turnstile = Arc::default();
+            let first = turn_at(&turnstile, None).await.expect("nobody is before it");
+            let late = turn_at(&turnstile, Some(Duration::ZERO)).await;
+            let why = late.expect_err("another has its turn").to_string();
+            assert!(why.contains("the changes before it are still being written"), "{why}");
+            drop(first);
+            drop(turn_at(&turnstile, Some(Duration::ZERO)).await.expect("it is free"));
+        });
     }
 }

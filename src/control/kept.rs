@@ -5,12 +5,14 @@
 //! which of both was written last is not known for rows that both have. [`KeptRows::settle`] returns what makes
 //! the journal and the state the same again, whatever the order was.
 //!
+//! A fenced cutover is written first and made much later. It is parked meanwhile, so that other changes pass.
+//!
 //! The generation is different: it counts the snapshots, and most of them are published without any change of
 //! the state, since an endpoint fails or its name gets another address. Those are not entries, so the row lags
 //! behind the generation in force by less than [`GENERATIONS_AHEAD`], and a process that is started anew begins
 //! that far above the row: no generation is ever given twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::rows::{GENERATION, Rows, apply, difference, is_as_before};
 use crate::store::StateChange;
@@ -26,9 +28,18 @@ const GENERATIONS_BEHIND: u64 = GENERATIONS_AHEAD / 2;
 #[derive(Debug, Default)]
 pub(super) struct KeptRows {
     rows: Rows,
-    /// Rows of the change that is being written first.
-    under_way: Vec<StateChange>,
-    /// Keys of rows that were written late meanwhile.
+    /// The change that is being written first.
+    under_way: UnderWay,
+    /// Changes that are in the journal and have not been made yet, by service.
+    parked: BTreeMap<String, UnderWay>,
+}
+
+/// A change that is written before it is made.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// Its rows.
+    rows: Vec<StateChange>,
+    /// Keys of rows that others have written since.
     crossed: BTreeSet<String>,
 }
 
@@ -42,28 +53,55 @@ impl KeptRows {
     ///
     /// [`KeptRows::settle`] or [`KeptRows::not_written`] follows.
     pub(super) fn first(&mut self, then: &Rows) -> Vec<StateChange> {
-        self.crossed.clear();
-        self.under_way = difference(&self.rows, then);
-        self.under_way.clone()
+        let rows = difference(&self.rows, then);
+        self.cross(&rows);
+        self.under_way = UnderWay { rows: rows.clone(), ..UnderWay::default() };
+        rows
+    }
+
+    /// The change that was being written first is in the journal. It is made later, and others come before.
+    ///
+    /// [`KeptRows::settle_parked`] follows.
+    pub(super) fn park(&mut self, service: &str) {
+        let under_way = std::mem::take(&mut self.under_way);
+        self.parked.insert(service.to_owned(), under_way);
+    }
+
+    /// Notes rows that are written while other changes are under way.
+    fn cross(&mut self, rows: &[StateChange]) {
+        for other in self.parked.values_mut().chain([&mut self.under_way]) {
+            other.crossed.extend(rows.iter().map(|change| change.key.clone()));
+        }
     }
 
     /// The rows of a change that has been made, and led to the state `now`.
     pub(super) fn late(&mut self, now: &Rows) -> Vec<StateChange> {
         let changes = difference(&self.rows, now);
-        self.crossed.extend(changes.iter().map(|change| change.key.clone()));
+        self.cross(&changes);
         apply(&mut self.rows, &changes);
         changes
     }
 
     /// The change that was being written first is not in the journal.
     pub(super) fn not_written(&mut self) {
-        self.under_way.clear();
+        self.under_way = UnderWay::default();
     }
 
     /// The change that was being written first is in the journal, and was made or not: the state is `now`.
     /// Returns the rows that are still to be written, mostly none.
     pub(super) fn settle(&mut self, now: &Rows) -> Vec<StateChange> {
-        let written = std::mem::take(&mut self.under_way);
+        let under_way = std::mem::take(&mut self.under_way);
+        self.settle_one(under_way, now)
+    }
+
+    /// As [`KeptRows::settle`], for the change of `service` that was parked.
+    pub(super) fn settle_parked(&mut self, service: &str, now: &Rows) -> Vec<StateChange> {
+        let parked = self.parked.remove(service).unwrap_or_default();
+        self.settle_one(parked, now)
+    }
+
+    fn settle_one(&mut self, under_way: UnderWay, now: &Rows) -> Vec<StateChange> {
+        let UnderWay { rows: written, crossed } = under_way;
         apply(&mut self.rows, &written);
         let mut rest = difference(&self.rows, now);
         // What only time has changed follows with a later entry.
@@ -72,7 +110,7 @@ impl KeptRows {
             let kept = rows.get(&change.key).zip(change.value.as_ref());
             !kept.is_some_and(|(kept, now)| is_as_before(&change.key, kept, now))
         });
-        let crossed = written.iter().filter(|change| self.crossed.contains(&change.key));
+        let crossed = written.iter().filter(|change| crossed.contains(&change.key));
         for key in crossed.map(|change| &change.key) {
             if rest.iter().all(|change| change.key != *key) {
                 rest.push(StateChange { key: key.clone(), value: now.get(key).cloned() });
@@ -81,6 +119,7 @@ impl KeptRows {
         if rest.iter().all(|change| change.key == GENERATION) {
             return Vec::new();
         }
+        self.cross(&rest);
         apply(&mut self.rows, &rest);
         rest
     }
@@ -133,6 +172,61 @@ mod tests {
             writes.push(kept.settle(&now));
             let mut journal = start;
             writes.iter().for_each(|changes| apply(&mut journal, changes));
+            prop_assert_eq!(without_generation(journal), without_generation(now));
+        }
+
+        /// A fenced cutover waits between its entry and its move, while other changes pass in full, and others wait.
+        #[test]
+        fn journal_and_state_agree_whatever_passes_a_change_that_waits(
+            start in rows(),
+            parked in prop::collection::vec((rows(), 0_usize..9, rows(), any::<bool>()), 1..3),
+            passing in prop::collection::vec((rows(), any::<bool>(), 0_usize..4, any::<bool>()), 0..6),
+        ) {
+            let (mut kept, mut now) = (KeptRows::new(start.clone()), start.clone());
+            // Late changes wait in a queue; a change that is written first comes after those that waited before it.
+            let (mut journal, mut queue) = (start, std::collections::VecDeque::new());
+            let write = |journal: &mut Rows, queue: &mut std::collections::VecDeque<_>, most: usize| {
+                for rows in queue.drain(..most.min(queue.len())) {
+                    let rows: Vec<StateChange> = rows;
+                    apply(journal, &rows);
+                }
+            };
+            let mut waiting = Vec::new();
+            for (number, (then, until, made, is_made)) in parked.into_iter().enumerate() {
+                apply(&mut journal, &kept.first(&then));
+                kept.park(&number.to_string());
+                waiting.push((until, number, made, is_made));
+            }
+            for (step, (then, is_late, most, is_slow)) in passing.into_iter().enumerate() {
+                if is_late {
+                    now = then;
+                    queue.push_back(kept.late(&now));
+                    write(&mut journal, &mut queue, most);
+                    continue;
+                }
+                write(&mut journal, &mut queue, usize::MAX);
+                let first = kept.first(&then);
+                if !is_slow {
+                    apply(&mut journal, &first);
+                }
+                // Others are made between the two halves of this one.
+                for (_, number, made, is_made) in waiting.extract_if(.., |w| w.0 <= step) {
+                    now = if is_made { made } else { now };
+                    queue.push_back(kept.settle_parked(&number.to_string(), &now));
+                }
+                if is_slow {
+                    write(&mut journal, &mut queue, most);
+                    apply(&mut journal, &first);
+                }
+                now = then;
+                queue.push_back(kept.settle(&now));
+                write(&mut journal, &mut queue, most);
+            }
+            for (_, number, made, is_made) in waiting {
+                now = if is_made { made } else { now };
+                queue.push_back(kept.settle_parked(&number.to_string(), &now));
+            }
+            queue.iter().for_each(|rows| apply(&mut journal, rows));
             prop_assert_eq!(without_generation(journal), without_generation(now));
         }
 

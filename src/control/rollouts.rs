@@ -22,7 +22,10 @@ use super::{
     webhook::client_for,
 };
 use crate::{
-    config::schema::{GateWebhook, Slo},
+    config::{
+        problem::escaped,
+        schema::{GateWebhook, Slo},
+    },
     http_client::{beginning, why},
     rollout::{self, Action, GateReply, Reply, Rollout},
 };
@@ -189,7 +192,9 @@ async fn call(webhook: &GateWebhook, rollout: &Rollout) -> GateReply {
         Ok(response) => {
             let status = response.status().as_u16();
             let body = beginning(response, MESSAGE_BYTES).await;
-            rollout::webhook(Some(status), &String::from_utf8_lossy(&body))
+            // It goes to logs, terminals and the journal.
+            let body = String::from_utf8_lossy(&body);
+            rollout::webhook(Some(status), &escaped(body.trim()))
         }
         Err(error) => rollout::webhook(None, &why(&error)),
     }

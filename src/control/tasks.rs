@@ -45,8 +45,10 @@ pub struct ControlPlane {
     supervision: Supervision,
     smoke_counts: Arc<SmokeCounts>,
     callers: Arc<Callers>,
-    /// Held by a change on request from its plan until it is in force.
+    /// Held by a change on request from its plan until it is in force; by a fenced cutover until its fence is raised.
     turnstile: Arc<tokio::sync::Mutex<()>>,
+    /// Read by each fenced cutover from its turn to its end, also while others pass the turnstile.
+    moving: Arc<tokio::sync::RwLock<()>>,
     /// Rates of the last minutes; not locked by the safety thread.
     history: Arc<Mutex<History>>,
     /// Reports of incidents; not locked by the safety thread.
@@ -80,6 +82,7 @@ impl ControlPlane {
             smoke_counts: Arc::default(),
             callers: Arc::default(),
             turnstile: Arc::default(),
+            moving: Arc::default(),
             history: Arc::default(),
             book: Arc::default(),
         }
@@ -117,6 +120,10 @@ impl ControlPlane {
 
     pub(super) fn turnstile(&self) -> &Arc<tokio::sync::Mutex<()>> {
         &self.turnstile
+    }
+
+    pub(super) fn moving(&self) -> &Arc<tokio::sync::RwLock<()>> {
+        &self.moving
     }
 
     pub(super) fn latencies(&self) -> MutexGuard<'_, Latencies> {

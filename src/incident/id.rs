@@ -1,9 +1,9 @@
 //! Names of incidents, such as `2026-11-27T231500Z-game-api-v42-ejected`.
 //!
-//! A name begins with the time, so names sort by time; and it has letters, digits and `-` only, so it is a
+//! A name begins with the time, and names are ordered by it, those of one second by the number at their ends; and it has letters, digits and `-` only, so it is a
 //! part of a URL and the name of a file as it is, whatever a service is called and whoever asks for it.
 
-use std::{fmt, time::SystemTime};
+use std::{cmp::Ordering, fmt, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ const MOST_CHARS: usize = 160;
 const TIME_CHARS: usize = "2026-11-27T231500Z".len();
 
 /// The name of an incident.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id(String);
 
@@ -65,6 +65,28 @@ impl Id {
     /// Where the admin endpoint shows it.
     pub fn path(&self) -> String {
         format!("/v1/incidents/{}", self.0)
+    }
+}
+
+impl Id {
+    /// Its time, and its number among those of the same name in that second.
+    fn order(&self) -> (&str, u64) {
+        let time = self.0.get(..TIME_CHARS).unwrap_or_default();
+        let last = self.0.rsplit('-').next().unwrap_or_default();
+        // A kind ends with a letter. The first one has no number.
+        (time, last.parse().unwrap_or(1))
+    }
+}
+
+impl Ord for Id {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for Id {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -116,6 +138,22 @@ mod tests {
         let later = Id::new(at + Duration::from_secs(3600), "a", "1.2", Kind::RolloutDone);
         assert_eq!(later.as_str(), "2026-11-28T001500Z-a-1-2-rollout-done");
         assert!(second < later);
+    }
+
+    /// Regression: the 100th of a second was listed before the 99th.
+    #[test]
+    fn those_of_a_second_are_in_the_order_in_which_they_happened() {
+        let at = humantime::parse_rfc3339("2026-11-27T23:15:00Z").expect("a time");
+        let second = Duration::from_secs(1);
+        let name = |at, nth| Id::new(at, "game-api", "v42", Kind::RolloutAborted).nth(nth);
+        let all: Vec<Id> = (1..=130)
+            .map(|nth| name(at, nth))
+            .chain((1..=12).map(|nth| name(at + second, nth)))
+            .collect();
+        let mut sorted = all.clone();
+        sorted.reverse();
+        sorted.sort();
+        assert_eq!(sorted, all);
     }
 
     #[test]

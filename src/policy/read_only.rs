@@ -63,6 +63,9 @@ pub struct Mode {
     /// The notice that switched it on, by name.
     #[serde(default)]
     pub notice: Option<String>,
+    /// Of a route the service that it belonged to when the mode was set: a file may lose the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_of: Option<String>,
 }
 
 /// Modes in force, by what they are about.
@@ -224,6 +227,7 @@ fn begin(
         reason: format!("notice `{name}`"),
         message: None,
         notice: Some(name.to_owned()),
+        route_of: None,
     };
     let wanted = scopes(notice).into_iter().filter_map(|scope| {
         let own = |known: &&Mode| known.notice.as_deref() == Some(name);

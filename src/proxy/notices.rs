@@ -90,6 +90,7 @@ mod tests {
             reason: "secret".to_owned(),
             message: Some("Back soon.".to_owned()),
             notice: None,
+            route_of: None,
         };
         let list = vec![notice(1000, 2000), notice(2000, 3000), notice(4000, 5000)];
         let modes = [(Scope::Process, mode(2500)), (Scope::Service("a".to_owned()), mode(2000))];

@@ -58,6 +58,8 @@ pub struct Notices {
     pub modes: Modes,
     /// Those of routes, with number and service of the route.
     routes: Vec<(u32, String, Mode)>,
+    /// Those of routes that the file does not have, with the service that they belonged to: it is read-only instead.
+    lost: Vec<(String, Mode)>,
 }
 
 impl Notices {
@@ -76,7 +78,15 @@ impl Notices {
             Some((number, route.service.clone(), mode.clone()))
         });
         let routes = own.collect();
-        Arc::new(Self { list, modes, routes })
+        let is_there = |label: &String| {
+            sources.config.routes.iter().any(|route| route.label() == label.as_str())
+        };
+        let lost = modes.iter().filter_map(|(scope, mode)| match scope {
+            Scope::Route(label) if !is_there(label) => Some((mode.route_of.clone()?, mode.clone())),
+            _ => None,
+        });
+        let lost = lost.collect();
+        Arc::new(Self { list, modes, routes, lost })
     }
 }
 
@@ -84,7 +94,7 @@ impl Notices {
     /// Those of a `list`, with `modes` of services and of the process.
     #[cfg(test)]
     pub fn of(list: Vec<(String, Notice)>, modes: Modes) -> Self {
-        Self { list, modes, routes: Vec::new() }
+        Self { list, modes, routes: Vec::new(), lost: Vec::new() }
     }
 }
 
@@ -102,10 +112,8 @@ impl Standing {
         let refusal = |mode: &Mode| Arc::new(Refusal::new(name, mode, sources, registry));
         let of_process = notices.modes.get(&Scope::Process);
         let of_service = notices.modes.get(&Scope::Service(name.to_owned()));
-        let all = match (of_process, of_service) {
-            (Some(process), Some(service)) => Some(later(process, service)),
-            (process, service) => process.or(service),
-        };
+        let lost = notices.lost.iter().filter(|(service, _)| service == name).map(|(_, mode)| mode);
+        let all = of_process.into_iter().chain(of_service).chain(lost).reduce(later);
         let own = notices.routes.iter().filter(|(_, service, _)| service == name);
         let own = own.filter_map(|(number, _, own)| {
             let counts = all.is_none_or(|all| !std::ptr::eq(later(all, own), all));

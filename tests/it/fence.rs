@@ -1,5 +1,6 @@
 //! Fenced cutovers: writes wait, those of the old version end, and never do two versions work on writes.
 
+mod beside;
 mod many;
 mod repeated;
 mod required;

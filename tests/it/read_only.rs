@@ -1,6 +1,7 @@
 //! Read-only modes: writes are refused or wait, reads go on, and all of it ends by itself.
 
 mod held;
+mod lost;
 mod notices;
 mod outlives;
 

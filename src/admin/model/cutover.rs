@@ -71,4 +71,8 @@ pub struct CutoverAnswer {
     /// send their requests there.
     #[serde(default)]
     pub named: Vec<String>,
+    /// Of `rollback` without a fence: why its entry is not in the journal yet, in which case it follows; null if it is
+    /// there, or there is no journal.
+    #[serde(default)]
+    pub unwritten: Option<String>,
 }

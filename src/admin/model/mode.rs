@@ -90,6 +90,9 @@ pub struct Mode {
     pub message: Option<String>,
     /// The notice that switched it on.
     pub notice: Option<String>,
+    /// What is wrong with it: the file does not have what it is about. Null if it has.
+    #[serde(default)]
+    pub warning: Option<String>,
 }
 
 /// A service as far as its mode goes.
@@ -144,7 +147,8 @@ pub struct NoticeAnswer {
 impl From<(&read_only::Scope, &read_only::Mode)> for Mode {
     fn from((scope, mode): (&read_only::Scope, &read_only::Mode)) -> Self {
         let (service, route) = scope.names();
-        let read_only::Mode { since, until, by, reason, message, notice } = mode.clone();
+        let read_only::Mode { since, until, by, reason, message, notice, route_of: _ } =
+            mode.clone();
         Self {
             service: service.map(str::to_owned),
             route: route.map(str::to_owned),
@@ -154,6 +158,7 @@ impl From<(&read_only::Scope, &read_only::Mode)> for Mode {
             reason,
             message,
             notice,
+            warning: None,
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU32, Ordering::SeqCst},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
     time::SystemTime,
 };
 
@@ -16,18 +19,16 @@ use crate::{
     store::{Actor, Draft},
 };
 
-/// Number of plans, each of which compiles a snapshot if it is that of a real change.
-static PLANNED: AtomicU32 = AtomicU32::new(0);
-
-/// A change that is planned and made, and moves nothing.
-struct Counted;
+/// A change that is planned and made, and moves nothing. It counts its plans, each of which compiles a snapshot if it is
+/// that of a real change.
+struct Counted(Arc<AtomicU32>);
 
 impl Operation for Counted {
     type Outcome = Option<u64>;
     type Error = String;
 
     fn plan(&self, _: &Controller, _: SystemTime) -> Result<Option<Plan>, String> {
-        PLANNED.fetch_add(1, SeqCst);
+        self.0.fetch_add(1, SeqCst);
         let draft = Draft::new("tested", Actor::system(), "a test");
         Ok(Some(Plan { draft, then: None }))
     }
@@ -48,22 +49,24 @@ fn start(state: Option<&Path>) -> App {
     App::start(Loaded { config, hash, tokens, files }, None, None).expect("it starts")
 }
 
-fn change(plane: &ControlPlane) -> Option<u64> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(plane.change(Counted)).expect("it is made")
+/// The number of the entry of a change, and how often it was planned.
+fn change(plane: &ControlPlane) -> (Option<u64>, u32) {
+    let planned = Arc::<AtomicU32>::default();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let made = runtime.block_on(plane.change(Counted(Arc::clone(&planned))));
+    (made.expect("it is made"), planned.load(SeqCst))
 }
 
 /// A change without a journal compiled its snapshot twice.
 #[test]
 fn a_change_is_planned_only_if_it_is_written() {
     let app = start(None);
-    assert_eq!(change(app.observatory()), None);
-    assert_eq!(PLANNED.load(SeqCst), 0);
+    assert_eq!(change(app.observatory()), (None, 0));
     app.shutdown();
     let folder = tempfile::tempdir().expect("a folder");
     let app = start(Some(folder.path()));
-    assert_eq!(change(app.observatory()), Some(3));
-    assert_eq!(PLANNED.load(SeqCst), 1);
+    assert_eq!(change(app.observatory()), (Some(3), 1));
     app.shutdown();
 }
 
@@ -75,7 +78,7 @@ fn a_checkpoint_is_made_when_it_is_asked_for_and_only_of_an_open_journal() {
     app.shutdown();
     let folder = tempfile::tempdir().expect("a folder");
     let app = start(Some(folder.path()));
-    let seq = change(app.observatory()).expect("an entry");
+    let seq = change(app.observatory()).0.expect("an entry");
     let note = runtime.block_on(app.observatory().checkpoint_journal()).expect("it is written");
     let note = crate::store::Checkpoint::read(&note.expect("a checkpoint")).expect("a note");
     assert_eq!(note.head.seq, seq);

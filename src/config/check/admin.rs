@@ -3,6 +3,7 @@
 use super::{Finding, file_name, label, tls};
 use crate::config::{
     TokenHash,
+    holder::is_same_holder,
     problem::FieldPath,
     schema::{Admin, Token},
 };
@@ -38,10 +39,13 @@ pub(super) fn encryption(admin: &Admin, path: &FieldPath, found: &mut Vec<Findin
         if let Err(message) = label(&holder.name, "") {
             found.push(Finding::new(path.key("name"), message));
         }
-        if admin.tokens.iter().any(|token| token.name == holder.name)
-            || admin.certificates[..index].iter().any(|other| other.name == holder.name)
-        {
-            let message = format!("`{}` is another holder already; give each a name", holder.name);
+        let tokens = admin.tokens.iter().map(|token| &token.name);
+        let before = admin.certificates[..index].iter().map(|other| &other.name);
+        let mut others = tokens.chain(before);
+        if let Some(other) = others.find(|other| is_same_holder(other, &holder.name)) {
+            let message = format!(
+                "`{other}` is another holder already; give each a name, which differs by more than case"
+            );
             found.push(Finding::new(path.key("name"), message));
         }
         if holder.subject.is_empty() {
@@ -107,6 +111,18 @@ mod tests {
             (
                 format!(
                     "{tls}, tokens: [ {{ name: a, file: f }} ], certificates: [ {{ name: a, subject: CN=a }} ]"
+                ),
+                "certificates[0].name",
+                "another holder",
+            ),
+            (
+                "tokens: [ { name: alice, file: f }, { name: Alice, file: g } ]".to_owned(),
+                "tokens[1].name",
+                "differ only by case",
+            ),
+            (
+                format!(
+                    "{tls}, tokens: [ {{ name: Ann, file: f }} ], certificates: [ {{ name: ann, subject: CN=a }} ]"
                 ),
                 "certificates[0].name",
                 "another holder",

@@ -2,12 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use http::Uri;
-
 use super::Finding;
 use crate::config::{
     problem::FieldPath,
     schema::{Alerts, Webhook},
+    url::is_url,
 };
 
 /// Labels that all alerts have.
@@ -72,12 +71,7 @@ fn labels(alerts: &Alerts, path: &FieldPath, found: &mut Vec<Finding>) {
 }
 
 fn receiver(webhook: &Webhook) -> Result<(), String> {
-    let url: Option<Uri> = webhook.url.parse().ok();
-    let is_good = url.as_ref().is_some_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https"))
-            && url.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
-    });
-    if is_good {
+    if is_url(&webhook.url) {
         return Ok(());
     }
     let message =

@@ -1,7 +1,5 @@
 //! Checks plans of rollouts, and whether a service can go through the plan that it names.
 
-use http::Uri;
-
 use super::{Finding, label, no_such, smoke::check_smoke_gates};
 use crate::config::{
     problem::FieldPath,
@@ -9,6 +7,7 @@ use crate::config::{
         Config, Gate, GateQuestion, GateWebhook, MAX_GATES, MAX_STEPS, MAX_WEBHOOK_TIMEOUT, Mode,
         Service, Step,
     },
+    url::is_url,
 };
 
 /// Checks the plans of `config`.
@@ -196,14 +195,6 @@ fn is_same(one: &Gate, other: &Gate) -> bool {
         (GateQuestion::Webhook(one), GateQuestion::Webhook(other)) => one.url == other.url,
         (one, other) => one == other,
     }
-}
-
-fn is_url(url: &str) -> bool {
-    let url: Option<Uri> = url.parse().ok();
-    url.is_some_and(|url| {
-        matches!(url.scheme_str(), Some("http" | "https"))
-            && url.authority().is_some_and(|a| !a.host().is_empty() && !a.as_str().contains('@'))
-    })
 }
 
 /// Checks the plan that `service` names: whether it exists, and whether each of its questions can be

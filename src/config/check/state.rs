@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use http::Uri;
-
 use super::{Finding, file_name};
 use crate::config::{
     problem::FieldPath,
     schema::{Checkpoints, State},
+    url::is_url,
 };
 
 pub(super) fn check(state: &State, path: &FieldPath, found: &mut Vec<Finding>) {
@@ -30,14 +29,9 @@ pub(super) fn check(state: &State, path: &FieldPath, found: &mut Vec<Finding>) {
             found.push(Finding::new(at, message));
         }
     }
-    if let Some(url) = webhook {
-        let is_url = url.parse().is_ok_and(|url: Uri| {
-            matches!(url.scheme_str(), Some("http" | "https")) && url.authority().is_some()
-        });
-        if !is_url {
-            let message = "no URL; write one such as `https://audit.example.com/checkpoints`";
-            found.push(Finding::new(path.key("webhook"), message));
-        }
+    if webhook.as_ref().is_some_and(|url| !is_url(url)) {
+        let message = "no URL; write one such as `https://audit.example.com/checkpoints`";
+        found.push(Finding::new(path.key("webhook"), message));
     }
 }
 

@@ -59,6 +59,9 @@ pub struct Moving {
     /// Routes and rules of the file that name a version which lost its players: they still send their requests
     /// there. A sentence for each.
     pub named: Vec<String>,
+    /// Why the entry of a rollback is not in the journal yet, although it is in force; `None` if it is, or there is no
+    /// journal.
+    pub unwritten: Option<String>,
 }
 
 impl Moving {
@@ -80,19 +83,30 @@ pub(super) fn left(applied: &Applied) -> Vec<String> {
 }
 
 impl Cutover {
-    /// Makes the cutover; its service's fence has been raised, if it has one.
+    /// Makes the cutover, which was planned before the fence of its service was raised. Changes of other services may
+    /// have passed since: they are none that its caller must have seen.
     pub(in crate::control) fn make_at(
         &self,
         controller: &mut Controller,
         moment: Moment,
     ) -> Result<Moving, Rejected> {
-        controller.cut_over_at(self, moment)
+        let head = ChangeHead { if_generation: None, ..self.head.clone() };
+        controller.cut_over_at(&Self { head, ..self.clone() }, moment)
     }
 }
 
 impl Operation for Cutover {
     type Outcome = Moving;
     type Error = Rejected;
+
+    // The way back does not wait for a disk. Behind a fence it does, and no write is held meanwhile.
+    fn acts_first(&self) -> bool {
+        self.to == Destination::Before
+    }
+
+    fn entry_waits(outcome: &mut Moving, why: String) {
+        outcome.unwritten = Some(why);
+    }
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Rejected> {
         // Whether it is made behind it is decided by `ControlPlane::cut_over`.
@@ -117,7 +131,7 @@ impl Controller {
         let (change, weighed) = self.weigh_cutover(asked, moment.at)?;
         let named = self.named(&asked.service, &left(&weighed.planned));
         if asked.head.dry_run {
-            return Ok(Moving { applied: weighed.planned, named });
+            return Ok(Moving { applied: weighed.planned, named, unwritten: None });
         }
         let (by, reason) = (asked.head.by.name.clone(), asked.head.reason.clone());
         let ended = self.rollouts_ended_of(&asked.service);
@@ -130,7 +144,7 @@ impl Controller {
             tracing::info!(service = asked.service, from, report, "rolled back");
         }
         self.count_cutover(&asked.service, "made");
-        Ok(Moving { applied, named })
+        Ok(Moving { applied, named, unwritten: None })
     }
 
     /// Whether `asked` would move anything.

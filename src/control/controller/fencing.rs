@@ -81,6 +81,12 @@ impl Controller {
     ///
     /// The refusal, which says what to do instead.
     pub fn refuses_to_move(&self, service: &str) -> Result<(), Rejected> {
+        self.refuse_while_parked(service)?;
+        self.refuse_unfenced(service)
+    }
+
+    /// Refuses a move of the writes of `service` in any way but a fenced cutover, if its `fence` is `required`.
+    pub(super) fn refuse_unfenced(&self, service: &str) -> Result<(), Rejected> {
         match is_required(&self.config, service) {
             true => Err(Rejected::FenceRequired { service: service.to_owned() }),
             false => Ok(()),
@@ -96,9 +102,14 @@ impl Controller {
         config: &Config,
     ) -> Result<(), Rejected> {
         match change {
-            Change::WeightsSet { service, .. }
-            | Change::VersionEjected { service, .. }
-            | Change::VersionReinstated { service, .. } => self.refuse_new_writer(service, then),
+            Change::WeightsSet { service, .. } | Change::VersionReinstated { service, .. } => {
+                self.refuse_while_parked(service)?;
+                self.refuse_new_writer(service, then)
+            }
+            Change::VersionEjected { service, .. } => self.refuse_new_writer(service, then),
+            Change::CutOver { service, .. } | Change::PinsMoved { service, .. } => {
+                self.refuse_while_parked(service)
+            }
             Change::FileTaken { .. } => {
                 self.refuse_split_writes(config, then)?;
                 let gone = self.state.fences().iter().find_map(|(service, mark)| {
@@ -174,6 +185,7 @@ impl Controller {
 
     /// Whether a move of the writes of `service` may begin now.
     pub(in crate::control) fn may_fence(&self, service: &str) -> Result<(), Rejected> {
+        self.refuse_while_parked(service)?;
         match self.predecessor() {
             _ if self.draining => Err(unready(service, "the process is shutting down")),
             Some(pid) => Err(unready(
@@ -232,8 +244,12 @@ impl Controller {
             let mut versions = service.versions.iter().filter(|version| version.ejected);
             // Also that which is to get the writes: it has no players yet.
             let ejected = versions.any(|v| now.version(&v.name).is_some_and(|v| !v.ejected));
-            if ejected || now.epoch != service.epoch {
+            if ejected {
                 fence.state.undo("players had to be moved at once, since a version was taken out");
+            } else if now.epoch != service.epoch {
+                fence
+                    .state
+                    .undo("another change of the split came before the writes could be moved");
             }
         }
     }
@@ -293,7 +309,7 @@ impl Controller {
     }
 }
 
-fn unready(service: &str, why: &str) -> Rejected {
+pub(super) fn unready(service: &str, why: &str) -> Rejected {
     Rejected::FenceUnready { service: service.to_owned(), why: why.to_owned() }
 }
 

@@ -74,6 +74,7 @@ impl Controller {
         // This process has read the file itself.
         let ended = what_a_file_ends(&carried, &self.config, now);
         self.ended = replaced_weights(&carried, &ended);
+        self.ended.extend(self.mode_warnings(&carried, now.into()));
         for more in &self.ended {
             tracing::warn!("{more}");
         }

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     ChangeHead, Controller,
-    splits::{splits, tell_moved},
+    splits::{Splits, splits, tell_moved},
 };
 use crate::{
     config::schema::Checkpoints,
@@ -44,6 +44,13 @@ pub trait Operation {
     type Error;
     /// Whether it is made also while the journal cannot be written, as ejections are. Its entry follows then.
     const ACTS_FIRST: bool = false;
+    /// How long it waits for the changes before it, if it does not act first; `None`: for as long as they take.
+    const PATIENCE: Option<Duration> = Some(Duration::from_secs(8));
+
+    /// As [`Operation::ACTS_FIRST`], for operations that are of both kinds.
+    fn acts_first(&self) -> bool {
+        Self::ACTS_FIRST
+    }
 
     /// Checks the change as a dry run does, and says what its entry is to be; `None` if it needs none.
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Self::Error>;
@@ -203,6 +210,14 @@ impl Keeper {
     pub(super) fn is_writing_for(&self, service: &str) -> bool {
         self.is_writing && self.planned_for.as_deref() == Some(service)
     }
+
+    /// Lets others pass before the change of `service` that was written is made. Returns what was in force when it was
+    /// planned.
+    pub(super) fn park(&mut self, service: &str) -> Option<Arc<Snapshot>> {
+        self.rows.park(service);
+        (self.is_writing, self.planned_for) = (false, None);
+        self.planned_on.take()
+    }
 }
 
 impl Controller {
@@ -359,7 +374,7 @@ impl Controller {
         self.write_deferred();
     }
 
-    fn write_deferred(&mut self) {
+    pub(super) fn write_deferred(&mut self) {
         if !self.keeper.is_writing {
             let deferred = std::mem::take(&mut self.keeper.deferred);
             deferred.into_iter().for_each(|draft| self.write_late(draft));
@@ -368,7 +383,19 @@ impl Controller {
 
     fn settle_rows(&mut self, entry: Head, refused: Option<String>) {
         let rest = self.keeper.rows.settle(&self.state.rows());
-        let before = self.keeper.planned_on.take();
+        let before = self.keeper.planned_on.take().map(|before| splits(&before));
+        let service = self.keeper.planned_for.take();
+        let now = before.as_ref().map(|_| splits(&self.snapshot()));
+        self.tell_settled((entry, service, refused), rest, before.zip(now));
+    }
+
+    /// Queues what follows from the difference between what `entry` says and what came of it, if there is any.
+    pub(super) fn tell_settled(
+        &mut self,
+        (entry, service, refused): (Head, Option<String>, Option<String>),
+        rest: Vec<StateChange>,
+        moved: Option<(Splits, Splits)>,
+    ) {
         let (kind, reason) = match refused {
             Some(why) => ("withdrawn", why),
             None if rest.is_empty() => return self.keeper.news.notify_one(),
@@ -376,9 +403,9 @@ impl Controller {
         };
         let mut draft = self.draft(kind, Actor::system(), &reason);
         draft.before = json!({ "seq": entry.seq, "hash": entry.hash });
-        draft.service = self.keeper.planned_for.take();
-        if let Some(before) = before {
-            tell_moved(&mut draft, &splits(&before), &splits(&self.snapshot()));
+        draft.service = service;
+        if let Some((before, now)) = moved {
+            tell_moved(&mut draft, &before, &now);
         }
         self.send_late(draft, rest);
     }

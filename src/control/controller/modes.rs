@@ -182,6 +182,7 @@ impl Controller {
                 reason: head.reason.clone(),
                 message: asked.message.clone(),
                 notice: None,
+                route_of: self.route_of(scope, known),
             }
         });
         if let Some(until) = after.as_ref().and_then(|mode| mode.until)
@@ -192,6 +193,16 @@ impl Controller {
         let settled = in_force(scope, &self.notices(), now);
         let change = Change::ModeSet { scope: scope.clone(), mode: after.clone(), settled };
         Ok((self.prepare(change)?, ModeChanged { generation, before, after }))
+    }
+
+    /// The service of a route, from the file or, if that has lost the route, from the mode before.
+    fn route_of(&self, scope: &Scope, known: Option<&Mode>) -> Option<String> {
+        match scope {
+            Scope::Route(_) => {
+                self.service_of(scope).or_else(|| known.and_then(|known| known.route_of.clone()))
+            }
+            Scope::Process | Scope::Service(_) => None,
+        }
     }
 
     fn known_scope(&self, scope: &Scope) -> Result<(), Rejected> {

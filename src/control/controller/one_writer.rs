@@ -37,7 +37,7 @@ impl Controller {
         let before = self.shares_with(service, &self.state, None);
         let after = self.shares_with(service, then, None);
         match moves_to_a_new_writer(&before, &after) {
-            true => self.refuses_to_move(service),
+            true => self.refuse_unfenced(service),
             false => Ok(()),
         }
     }

@@ -106,6 +106,7 @@ impl Controller {
         let (state, followed) = self.after(change, config);
         self.refuse_unserved_unless(insists, change, (&state, config))?;
         self.refuse_fenced(change, &state, config)?;
+        self.refuse_lost_modes(change, config)?;
         Ok((state, followed))
     }
 

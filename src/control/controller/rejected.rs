@@ -65,6 +65,16 @@ pub enum Rejected {
         /// Labels of routes.
         known: String,
     },
+    /// A file without something that is read-only.
+    #[error(
+        "{} is read-only, and this file no longer has it, so its writes would go on: end the mode first, with {}, or keep \
+         its name and what belongs to it",
+        scope.told(), super::lost_modes::ending(scope)
+    )]
+    ModeLost {
+        /// What is read-only.
+        scope: crate::policy::read_only::Scope,
+    },
     /// A mode would be over before it began.
     #[error("`until` is {until}, and it is {now} now; write a later time")]
     ModeIsOver {

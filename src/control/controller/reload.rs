@@ -139,6 +139,7 @@ impl Controller {
         if let Some(log) = &self.log {
             log.set_level(new.log.level);
         }
+        self.undo_fences_of_changed(&new);
         let old = std::mem::replace(&mut self.config, new);
         self.hash = loaded.hash;
         let left = stay_ejected(prepared.state(), &old, &self.config);
@@ -207,6 +208,7 @@ impl Operation for PreparedFile {
     type Outcome = Reloaded;
     /// The error has been logged and counted, unless the plan failed.
     type Error = Arc<LoadError>;
+    const PATIENCE: Option<std::time::Duration> = None;
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Plan>, Self::Error> {
         let Some((prepared, ended)) = controller.prepare_file(self, at)? else { return Ok(None) };

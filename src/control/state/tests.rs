@@ -78,6 +78,7 @@ fn mode() -> impl Strategy<Value = Mode> {
             reason: String::new(),
             message,
             notice: None,
+            route_of: None,
         },
     )
 }

@@ -8,7 +8,15 @@ fn at(second: u64) -> UtcTime {
 
 fn mode(until: Option<u64>) -> Mode {
     let (by, reason) = ("ops".to_owned(), String::new());
-    Mode { since: at(0), until: until.map(at), by, reason, message: None, notice: None }
+    Mode {
+        since: at(0),
+        until: until.map(at),
+        by,
+        reason,
+        message: None,
+        notice: None,
+        route_of: None,
+    }
 }
 
 fn notice(from: u64, until: u64, services: Option<&[&str]>) -> Notice {

@@ -123,6 +123,11 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     assert_eq!(ejected.status, 200, "{ejected:?}");
     let unwritten = ejected.json()["unwritten"].clone();
     assert!(unwritten.as_str().is_some_and(|why| why.contains("full")), "{unwritten}");
+    // So is the way back, whatever the disk does.
+    let back = stage.send("POST", "rollback", &json!({ "reason": "disk" }));
+    assert_eq!(back.status, 200, "{back:?}");
+    let unwritten = back.json()["unwritten"].clone();
+    assert!(unwritten.as_str().is_some_and(|why| why.contains("full")), "{unwritten}");
     let out = |stage: &Stage| stage.version(0)["endpoints"][1]["state"] == "ejected";
     assert!(out(&stage), "{}", stage.version(0));
     eventually("it waits for the disk", || {
@@ -161,6 +166,8 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     let ejected: Vec<_> = entries.iter().filter(|entry| entry.kind == "ejected").collect();
     let actors: Vec<&str> = ejected.iter().map(|entry| &*entry.actor.name).collect();
     assert_eq!(actors, ["verdict", "anonymous"], "{entries:?}");
+    let back: Vec<_> = entries.iter().filter(|entry| entry.kind == "rollback").collect();
+    assert!(matches!(&*back, [one] if one.written_late_ms.is_some()), "{back:?}");
     assert!(ejected.iter().all(|entry| entry.written_late_ms.is_some()), "{ejected:?}");
     verify(&copy);
 }

@@ -127,6 +127,65 @@ fn after_a_kill_at_most_the_last_second_of_pins_is_lost() {
     assert!(rounds.iter().all(|round| stage.ask(round) == "v41"));
 }
 
+/// Regression: pins were in memory only for as long as a fenced cutover of any service waited.
+#[test]
+fn pins_are_kept_and_changes_pass_while_a_cutover_of_another_service_waits() {
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Origin::start(move |call| {
+        call.skip_body()?;
+        // Ends with the test.
+        let _ = wait.lock().expect("no panic").recv();
+        call.answer(200, b"v1")
+    });
+    let new = Origin::answering("v2");
+    let stage = Stage::new(true);
+    let wallet = format!(
+        "services:\n  wallet: {{ baseline: v1, fence: {{ required: true, deadline: 30s }}, versions: {{ \
+         v1: {{ endpoints: [ \"{}\" ] }}, v2: {{ endpoints: [ \"{}\" ] }} }} }}\n",
+        slow.address, new.address
+    );
+    let route = "routes:\n  - { service: wallet, match: { path: /wallet/* } }\n";
+    let text = stage.text(0).replace("services:\n", &wallet).replace("routes:\n", route);
+    let start = || {
+        let process = Process::spawn_at(stage.address, &text);
+        eventually("the admin endpoint answers", || stage.get("/v1/pins").is_some());
+        process
+    };
+    let mut process = start();
+    let mut client = Client::connect(stage.address);
+    client.send("POST /wallet/x HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx");
+    slow.await_requests(1);
+    let mut moving = Client::connect(stage.admin);
+    moving.send(
+        "POST /v1/services/wallet/cutover HTTP/1.1\r\nHost: localhost\r\nContent-Length: 11\r\n\r\n{\"to\":\"v2\"}",
+    );
+    let kinds = || -> Vec<String> {
+        let reader = Reader::open(&stage.state()).expect("a journal");
+        let stored = reader.show(&tidegate::store::Filter::default()).expect("entries");
+        stored.into_iter().map(|stored| stored.entry.kind.clone()).collect()
+    };
+    eventually("the cutover is written", || kinds().contains(&"cutover".to_owned()));
+    let rounds = stage.begin(20);
+    eventually("its pins are on the disk", || stage.kept() == 20);
+    let weights = json!({ "weights": { "v41": 0, "v42": 1 } }).to_string();
+    let path = format!("/v1/services/{SERVICE}/weights");
+    let mut admin = Client::connect(stage.admin);
+    let set = admin.request("PUT", &path).host("localhost").body(weights.as_bytes()).send();
+    assert_eq!(set.status, 200, "{}", set.text());
+    process.signal(Signal::KILL);
+    process.wait();
+    drop(go_on);
+
+    // Each entry of the journal is in force: that of the cutover, and that of the change which passed it.
+    let _process = start();
+    assert_eq!(stage.pins(), [20, 0]);
+    assert!(rounds.iter().all(|round| stage.ask(round) == "v41"));
+    assert_eq!(stage.begin(1).len(), 1);
+    assert_eq!(stage.pins(), [20, 1]);
+    assert_eq!(Client::connect(stage.address).post("/wallet/x", b"x").send().text(), "v2");
+}
+
 /// Replaces the process that serves; returns once another one does.
 fn upgrade(stage: &Stage, process: &Process) {
     let pid = || stage.get("/v1/status").and_then(|status| status["pid"].as_i64());
