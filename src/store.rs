@@ -61,7 +61,7 @@ pub use note::{Checkpoint, NoteError, PublicKey, SigningKey};
 pub use pins::{KeptPins, Unkept};
 pub use reader::{Reader, StateValue, Stored};
 pub use report::{COLUMNS, ReportWriter};
-pub use restore::restore;
+pub use restore::{forget_restored, is_restored, restore};
 pub use verify::{Row, Verifier};
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::{
         tasks::ControlPlane,
     },
     registry::PinChanges,
-    store::{Identity, Journal, KeptPins, Settings, StoreError},
+    store::{Identity, Journal, KeptPins, Settings, StoreError, forget_restored, is_restored},
 };
 
 /// How long changes under way, and then what waits for the disk, may take before a takeover is given up.
@@ -100,7 +100,7 @@ pub(super) fn open(
     let journal = open_free(&settings, matches!(opening, Opening::TakenOver(..)))?;
     let reader = journal.reader()?;
     let (rows, pins) = (reader.state()?, reader.pins()?);
-    let rows = rows.into_iter().map(|(key, kept)| (key, kept.value)).collect();
+    let rows = rows.into_iter().map(|(key, kept)| (key, Arc::new(kept.value))).collect();
     let state = ControlState::from_rows(&rows)?;
     // What these cannot tell is no reason not to start.
     let weights = reader.last_weights(MOST_READ).unwrap_or_default();
@@ -121,29 +121,39 @@ pub(super) fn open(
     let opened =
         Opened { folder: folder.clone(), journal, rows, weights, reason: reason.clone(), dropped };
     controller.attach_journal(opened);
+    let is_restored = matches!(opening, Opening::Start) && is_restored(folder);
+    if is_restored {
+        controller.pause_restored();
+    }
     // The whole chain is verified later, while the process serves.
     controller.journal_checked(suspicious.iter().map(ToString::to_string).collect(), false);
     drop(controller);
     // A process that hands over pins hands over all of them; a release without pins has kept none.
     let loads = matches!(opening, Opening::Start);
     let others = observatory.resume_pins(pins, loads);
-    await_late(observatory);
+    if await_late(observatory)
+        && is_restored
+        && let Err(error) = forget_restored(folder)
+    {
+        tracing::warn!(%error, "the next start takes the journal for one that was restored just now");
+    }
     forget(others, observatory);
     tracing::info!(folder = %folder.display(), journal.seq = seq, reason, "the journal is open");
     Ok(())
 }
 
-/// Waits until nothing waits for the disk any more, unless that takes long.
-fn await_late(observatory: &ControlPlane) {
+/// Waits until nothing waits for the disk any more, unless that takes long; returns whether nothing does.
+fn await_late(observatory: &ControlPlane) -> bool {
     let until = Instant::now() + WRITTEN_WITHIN;
     let waits = || {
         let journal = observatory.controller().journal();
         let health = journal.and_then(|journal| journal.health.ok());
-        health.is_some_and(|health| health.late > 0 && health.failing.is_none())
+        health.map(|health| (health.late > 0, health.failing.is_some()))
     };
-    while waits() && Instant::now() < until {
+    while waits() == Some((true, false)) && Instant::now() < until {
         thread::sleep(Duration::from_millis(1));
     }
+    waits() == Some((false, false))
 }
 
 /// Removes pins of services that have none any more: should the service get some again, they are too old.

@@ -83,7 +83,8 @@ pub(super) fn put_back(arguments: &RestoreArguments) -> Result<(), Failure> {
     };
     text += &format!(
         "\nNext: start the process with this folder. It continues from entry {}: what was changed after the \
-         backup was made is not in force and must be made again. It makes a new key of checkpoints, and an \
+         backup was made is not in force and must be made again. A rollout in progress is paused until \
+         somebody resumes or aborts it. It makes a new key of checkpoints, and an \
          entry `checkpoint_key` names it; keep both keys.",
         head.seq
     );

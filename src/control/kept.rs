@@ -113,7 +113,10 @@ impl KeptRows {
         let crossed = written.iter().filter(|change| crossed.contains(&change.key));
         for key in crossed.map(|change| &change.key) {
             if rest.iter().all(|change| change.key != *key) {
-                rest.push(StateChange { key: key.clone(), value: now.get(key).cloned() });
+                rest.push(StateChange {
+                    key: key.clone(),
+                    value: now.get(key).map(|row| (**row).clone()),
+                });
             }
         }
         if rest.iter().all(|change| change.key == GENERATION) {
@@ -126,13 +129,15 @@ impl KeptRows {
 
     /// Whether the row of the generation lags too far behind `generation`.
     pub(super) fn is_behind(&self, generation: u64) -> bool {
-        let written = self.rows.get(GENERATION).and_then(serde_json::Value::as_u64);
+        let written = self.rows.get(GENERATION).and_then(|row| row.as_u64());
         generation.saturating_sub(written.unwrap_or_default()) >= GENERATIONS_BEHIND
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -142,7 +147,7 @@ mod tests {
         let key = prop::sample::select(vec!["weights/a", "ejected/a/v2", "epoch/a", "generation"]);
         prop::collection::btree_map(
             key.prop_map(str::to_owned),
-            (0..3).prop_map(|n| json!(n)),
+            (0..3).prop_map(|n| Arc::new(json!(n))),
             0..4,
         )
     }
@@ -236,7 +241,7 @@ mod tests {
             let row = |clock: u64, phase: &str| {
                 let progress = json!({ "begun": true, "watched_ms": clock, "requests": clock });
                 let row = json!({ "phase": phase, "clock_ms": clock, "progress": progress });
-                Rows::from([("rollout/a".to_owned(), row)])
+                Rows::from([("rollout/a".to_owned(), Arc::new(row))])
             };
             let mut kept = KeptRows::new(row(before, "growing"));
             kept.first(&row(before, "paused"));
@@ -264,7 +269,8 @@ mod tests {
 
     #[test]
     fn the_generation_alone_is_written_only_when_it_is_far_ahead() {
-        let at = |generation: u64| Rows::from([(GENERATION.to_owned(), json!(generation))]);
+        let at =
+            |generation: u64| Rows::from([(GENERATION.to_owned(), Arc::new(json!(generation)))]);
         let mut kept = KeptRows::new(at(10));
         kept.first(&at(11));
         assert!(kept.settle(&at(13)).is_empty());

@@ -37,7 +37,7 @@ impl ControlPlane {
 
 /// Tries a connection to each of `targets` at the same time, until one accepts. Returns why the others did not,
 /// by number.
-async fn unreached(targets: Vec<(u32, SocketAddr)>) -> BTreeMap<u32, String> {
+pub(super) async fn unreached(targets: Vec<(u32, SocketAddr)>) -> BTreeMap<u32, String> {
     let each = targets.into_iter().map(|(id, address)| async move { (id, tried(address).await) });
     let mut each: FuturesUnordered<_> = each.collect();
     let mut failed = BTreeMap::new();

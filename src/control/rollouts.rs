@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     controller::{Advance, Latencies, RolloutChange},
     journaled::Unmade,
+    probed::unreached,
     tasks::ControlPlane,
     webhook::client_for,
 };
@@ -32,6 +33,9 @@ use crate::{
 
 /// Pause between two ticks.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Pause before endpoints that could not be reached are tried again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Most bytes of a webhook's response that are read: only the beginning of a message is shown.
 const MESSAGE_BYTES: usize = 4096;
@@ -112,7 +116,13 @@ impl ControlPlane {
             }
         };
         match advance {
-            Advance::Done => {}
+            Advance::Done => {
+                if self.controller().waits_for_endpoint(service)
+                    && lock(growing).insert(service.to_owned())
+                {
+                    tasks.spawn(self.clone().look_again(service.to_owned(), Arc::clone(growing)));
+                }
+            }
             Advance::Impossible(rejected) => {
                 self.controller().note_stuck(service, &rejected.to_string());
             }
@@ -125,9 +135,28 @@ impl ControlPlane {
         }
     }
 
-    /// Takes a step that gives the version of a rollout more players.
+    /// Tries the endpoints of the version that grows in `service`; returns whether one may be reached.
+    async fn reaches(&self, service: &str) -> bool {
+        let targets = self.controller().targets_of_growth(service);
+        let Some(targets) = targets else { return true };
+        let failed = unreached(targets).await;
+        self.controller().note_reach(service, failed)
+    }
+
+    /// Tries again the endpoints for which the rollout of `service` waits.
+    async fn look_again(self, service: String, growing: Growing) {
+        sleep(LOOK_AGAIN).await;
+        self.reaches(&service).await;
+        lock(&growing).remove(&service);
+    }
+
+    /// Takes a step that gives the version of a rollout more players, if one of its endpoints can be reached.
     async fn grow(self, change: RolloutChange, growing: Growing) {
         let service = change.service.clone();
+        if !self.reaches(&service).await {
+            lock(&growing).remove(&service);
+            return;
+        }
         let stuck = match self.change(change).await {
             Ok(_) => None,
             Err(Unmade::Unwritten(error)) => {

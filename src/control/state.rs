@@ -5,12 +5,14 @@
 //! state itself, in the format of `carried.rs`.
 
 mod handover;
+mod kept_rollout;
 mod read_only;
 pub mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
     time::SystemTime,
 };
 
@@ -18,6 +20,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use self::handover::{NOT_SAID, whole_ms};
+pub use self::kept_rollout::KeptRollout;
 pub use super::carried::{MovedPins, StandIn};
 use super::{
     carried::{Endpoints, HandoverState, SetWeights},
@@ -72,6 +75,9 @@ pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
 /// Moves of pins by operators, by service and the version that had them.
 pub type PinMoves = BTreeMap<(String, String), MovedPins>;
 
+/// The last rollout of each service. They are shared: a state is copied for each change of any of them.
+pub type Rollouts = BTreeMap<String, Arc<KeptRollout>>;
+
 /// Stand-ins by service.
 pub type StandIns = BTreeMap<String, StandIn>;
 
@@ -88,7 +94,7 @@ pub struct ControlState {
     fences: FenceMarks,
     mistakes: BTreeMap<(String, String), u32>,
     /// The last rollout of each service, as of its last transition.
-    rollouts: BTreeMap<String, Rollout>,
+    rollouts: Rollouts,
     pin_moves: PinMoves,
     read_only: Planned,
 }
@@ -286,7 +292,7 @@ impl ControlState {
                 self.endpoints.remove(&(service, version, endpoint));
             }
             Change::RolloutMoved(rollout) => {
-                self.rollouts.insert(rollout.service.clone(), *rollout);
+                self.rollouts.insert(rollout.service.clone(), Arc::new((*rollout).into()));
             }
             Change::RolloutForgotten { service } => drop(self.rollouts.remove(&service)),
             Change::PinsMoved { service, from, rule } => {
@@ -377,7 +383,7 @@ impl ControlState {
     }
 
     /// The last rollout of each service, as of its last transition.
-    pub fn rollouts(&self) -> &BTreeMap<String, Rollout> {
+    pub fn rollouts(&self) -> &Rollouts {
         &self.rollouts
     }
 

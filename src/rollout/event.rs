@@ -118,6 +118,8 @@ pub enum Event {
     Reloaded {
         /// Their names; empty if the file no longer has the service.
         versions: BTreeSet<String>,
+        /// Whether approvals must come from another person than the starter from now on.
+        second_person: bool,
     },
     /// Whether the endpoints of the split before are ready for its load.
     Baseline {
@@ -131,8 +133,12 @@ pub enum Event {
 pub struct Observed {
     /// When it was seen, by a clock that nobody sets: the time since any fixed moment of this process.
     pub moment: Duration,
-    /// The window that freezes growth of the service at this moment.
+    /// What freezes growth of the service at this moment.
     pub frozen: Option<Frozen>,
+    /// Why no endpoint of the version can be reached; `None` if one may be.
+    pub unreached: Option<Box<str>>,
+    /// Why evidence about the version is impossible at present, whatever the time; `None` if it is possible.
+    pub incomparable: Option<Box<str>>,
     /// Requests of the version since any moment; if the number falls, its counting began anew.
     pub requests: u64,
     /// The reply of the gate `evidence` from requests since the weights were set; absent means undecided. A pass

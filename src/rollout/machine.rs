@@ -10,6 +10,7 @@
 //! The caller keeps the new state and carries the actions out, or does neither: a state whose weights could not
 //! be published is dropped, and the next event finds the old one.
 
+mod ahead;
 mod ask;
 mod back;
 mod command;
@@ -17,7 +18,7 @@ mod tick;
 
 use std::time::{Duration, SystemTime};
 
-pub use self::ask::{ASK_AGAIN, SETTLE, SMOKE_AGAIN};
+pub use self::ask::{ASK_AGAIN, FRESH, SETTLE, SMOKE_AGAIN};
 use super::{
     event::{Action, Event, Refused, Start},
     gate::GateReply,
@@ -94,6 +95,8 @@ pub fn start(
         progress: Progress::default(),
         missing: Vec::new(),
         frozen: None,
+        unreached: None,
+        incomparable: None,
         break_in: None,
         ejected,
         baseline_ready: true,
@@ -146,7 +149,10 @@ pub fn apply(
         Event::Ejected { version, reason } => run.ejected(version, &reason),
         Event::Reinstated { version } => run.reinstated(&version),
         Event::WeightsByHand { weights, by } => run.weights_by_hand(weights, &by),
-        Event::Reloaded { versions } => run.reloaded(&versions),
+        Event::Reloaded { versions, second_person } => {
+            run.ask_for_second(second_person);
+            run.reloaded(&versions);
+        }
         Event::Baseline { ready } => run.baseline(ready),
     }
     if is_command {

@@ -1,6 +1,8 @@
 //! A plan as a rollout goes through it: the steps as written, checked, and what follows from them.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::config::{
     Finding, check_steps,
@@ -15,8 +17,14 @@ use crate::config::{
 pub struct Plan {
     /// The name in the file; none if the steps came with the command.
     pub name: Option<String>,
-    /// At least one; their weights grow to 100 % in the last one.
-    steps: Vec<Step>,
+    /// At least one; their weights grow to 100 % in the last one. Shared by all copies: they never change, and each
+    /// tick makes a copy.
+    #[serde(serialize_with = "steps_of")]
+    steps: Arc<[Step]>,
+}
+
+fn steps_of<S: Serializer>(steps: &Arc<[Step]>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(steps.iter())
 }
 
 /// A plan as it is kept. It was checked when the rollout was started, by rules of that release.
@@ -33,7 +41,7 @@ impl TryFrom<Written> for Plan {
         if steps.is_empty() {
             return Err("a plan without a step; write at least one");
         }
-        Ok(Self { name, steps })
+        Ok(Self { name, steps: steps.into() })
     }
 }
 
@@ -60,7 +68,7 @@ impl Plan {
                 step.gates.insert(0, Gate { question, kind: GateKind::Guardrail });
             }
         }
-        Ok(Self { name: name.map(str::to_owned), steps })
+        Ok(Self { name: name.map(str::to_owned), steps: steps.into() })
     }
 
     /// The steps, at least one.
@@ -78,6 +86,14 @@ impl Plan {
         // Shares of weights have rounding errors.
         let first = self.steps.iter().position(|step| step.weight.0 >= share - 1e-9);
         first.unwrap_or(self.steps.len() - 1)
+    }
+
+    /// Whether a rollout of a version with this share of players skips a step that asks for an approval: it begins
+    /// at a later one.
+    pub fn skips_approval(&self, share: f64) -> bool {
+        let skipped = &self.steps[..self.first_above(share)];
+        let mut gates = skipped.iter().flat_map(|step| &step.gates);
+        gates.any(|gate| gate.question == GateQuestion::Approval)
     }
 }
 
@@ -101,6 +117,17 @@ mod tests {
         let text = serde_json::to_string(&plan).expect("JSON");
         assert_eq!(serde_json::from_str::<Plan>(&text).expect("the same"), plan);
         assert!(serde_json::from_str::<Plan>(r#"{"name":null,"steps":[]}"#).is_err());
+    }
+
+    #[test]
+    fn a_step_that_is_skipped_may_have_asked_for_an_approval() {
+        let steps = steps(
+            r#"[{"weight":"1%","gates":["evidence"]},{"weight":"5%","gates":["approval"]},{"weight":"100%"}]"#,
+        );
+        let plan = Plan::new(None, &steps, &FieldPath::default()).expect("a plan");
+        let skips =
+            [0.0, 0.01, 0.03, 0.05, 0.05 + 3e-9, 0.5].map(|share| plan.skips_approval(share));
+        assert_eq!(skips, [false, false, false, false, true, true]);
     }
 
     #[test]

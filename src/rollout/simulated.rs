@@ -12,7 +12,7 @@ use fastrand::Rng;
 
 use self::world::World;
 use super::{
-    MOST_GAP,
+    FRESH, MOST_GAP,
     event::{Action, Event},
     gate::{GateReply, Reply},
     phase::{On, Phase, TRANSITIONS, is_legal},
@@ -50,6 +50,7 @@ fn check(
                 assert!(is_legal(entry.from, entry.on, entry.to), "{}", told());
                 *taken.entry((entry.from, entry.on, entry.to)).or_default() += 1;
                 earned(before, event, after, entry);
+                smoked(world, event, after, entry);
                 phase = entry.to;
                 broke_in |= entry.break_in.is_some() && matches!(entry.on, On::Grow | On::Bake);
             }
@@ -102,7 +103,12 @@ fn grows(world: &World, before: &Rollout, event: &Event, after: &Rollout, broke_
         return;
     }
     let Event::Tick(seen) = event else { panic!("grown by {event:?}: {after:#?}") };
+    if let (Some(frozen), Some(leave)) = (&seen.frozen, &after.break_in) {
+        let mut names = frozen.names();
+        assert!(names.all(|name| *name == leave.window || leave.also.contains(name)), "{after:#?}");
+    }
     assert!(seen.frozen.is_none() || broke_in, "grown in {:?}: {after:#?}", seen.frozen);
+    assert_eq!(seen.unreached, None, "grown to a version that is not there: {after:#?}");
     assert!(matches!(after.phase, Phase::Growing | Phase::Baking), "{after:#?}");
 }
 
@@ -127,6 +133,7 @@ fn earned(before: &Rollout, event: &Event, after: &Rollout, entry: &Entry) {
     for (index, gate) in step.gates.iter().enumerate() {
         let measured = |said: &Option<GateReply>| said.as_ref().map(|said| said.reply);
         let answered = match &gate.question {
+            GateQuestion::Evidence if seen.incomparable.is_some() => None,
             GateQuestion::Evidence => match measured(&seen.evidence) {
                 Some(Reply::Undecided) | None if is_over => Some(Reply::Pass),
                 other => other,
@@ -147,6 +154,20 @@ fn earned(before: &Rollout, event: &Event, after: &Rollout, entry: &Entry) {
             }
         };
         assert_eq!(answered, Some(Reply::Pass), "gate {index}: {}", told());
+    }
+}
+
+/// A step begins only straight after its own smoke checks have passed, in the eyes of whoever watches.
+fn smoked(world: &World, event: &Event, after: &Rollout, entry: &Entry) {
+    if !matches!(entry.on, On::Grow | On::Bake) {
+        return;
+    }
+    let Event::Tick(_) = event else { panic!("grown by {event:?}") };
+    for gate in &after.plan.step(entry.step).gates {
+        let GateQuestion::Smoke(name) = &gate.question else { continue };
+        let mut passed = world.passes.iter().filter(|(of, _)| of == name);
+        let is_fresh = |at_ms: &u64| after.clock_ms - at_ms < FRESH.as_millis() as u64;
+        assert!(passed.any(|(_, at_ms)| is_fresh(at_ms)), "{name}: {:?}: {after:#?}", world.passes);
     }
 }
 
@@ -190,6 +211,9 @@ fn run(seed: u64, taken: &mut Taken) -> Phase {
     };
     let mut step = |world: &mut World, rollout: &mut Rollout, event: Event| {
         let Ok((after, actions)) = super::apply(rollout, event.clone(), world.now) else { return };
+        if let Event::Tick(seen) = &event {
+            world.note_passes(seen, after.clock_ms);
+        }
         check(world, rollout, &event, &after, &actions, taken);
         world.carry_out(&actions);
         *rollout = after;

@@ -59,6 +59,12 @@ pub struct Rollout {
     pub missing: Vec<Missing>,
     /// The window that freezes growth, as of the last tick.
     pub frozen: Option<Frozen>,
+    /// Why no endpoint of the version can be reached, as of the last tick.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unreached: Option<String>,
+    /// Why evidence about it is impossible, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) incomparable: Option<String>,
     /// Leave to grow in spite of a window.
     pub break_in: Option<BreakIn>,
     /// Versions that are ejected.
@@ -183,6 +189,18 @@ pub struct Progress {
     pub(super) passed: Vec<bool>,
     /// Runs of smoke checks and calls of webhooks, in the same order.
     pub(super) asks: Vec<Ask>,
+    /// Runs of the smoke checks of the next step, before it begins, in the order of its gates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ahead: Vec<Ahead>,
+}
+
+/// What is known of a gate of the next step, before it begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ahead {
+    /// The latest run.
+    pub(super) ask: Ask,
+    /// Its latest reply.
+    pub(super) reply: Option<GateReply>,
 }
 
 /// The latest run of a smoke check, or call of a webhook.
@@ -221,24 +239,35 @@ pub enum Missing {
     Window(Frozen),
     /// A version of the split before that is not ejected.
     Baseline,
+    /// An endpoint of the new version that can be reached.
+    Endpoint {
+        /// Why none can.
+        why: String,
+    },
 }
 
-/// A window that freezes growth at present.
+/// What freezes growth at present.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {
     /// The window's name: the one that freezes; or one outside of which nothing grows.
     pub window: String,
+    /// Whatever else freezes it at the same time, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// When it ends, in milliseconds since 1970; absent if never.
     pub until_unix_ms: Option<u64>,
     /// Whether a break-in needs a second person.
     pub second_person: bool,
 }
 
-/// Leave to grow in spite of a window, until that window is over.
+/// Leave to grow in spite of a window, until that window is over. It covers what froze growth when it was given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakIn {
     /// The window.
     pub window: String,
+    /// Whatever else froze growth at that time, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// Who broke in.
     pub by: String,
     /// The second person, if one agreed.
@@ -251,13 +280,32 @@ pub struct BreakIn {
 }
 
 impl BreakIn {
-    /// Whether it allows growth in spite of `frozen` at this time. A window that asks for a second person may
-    /// have begun since.
+    /// Whether it allows growth in spite of `frozen` at this time. Another window, or one that asks for a second
+    /// person, may have begun since.
     pub(super) fn covers(&self, frozen: Option<&Frozen>, now_unix_ms: u64) -> bool {
         let is_over = self.until_unix_ms.is_some_and(|until| now_unix_ms >= until);
+        let is_known = |name: &String| *name == self.window || self.also.contains(name);
         frozen.is_some_and(|frozen| {
-            frozen.window == self.window && (!frozen.second_person || self.second.is_some())
+            frozen.names().all(is_known) && (!frozen.second_person || self.second.is_some())
         }) && !is_over
+    }
+}
+
+impl Frozen {
+    /// All that freezes growth, by name.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.window).chain(&self.also)
+    }
+
+    /// The same with another cause beside it: growth is frozen until both are over.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.second_person |= other.second_person;
+        self.until_unix_ms = self.until_unix_ms.zip(other.until_unix_ms).map(|(a, b)| a.max(b));
+        let more: Vec<String> =
+            other.names().filter(|name| self.names().all(|own| own != *name)).cloned().collect();
+        self.also.extend(more);
+        self
     }
 }
 
@@ -321,6 +369,7 @@ impl Rollout {
     pub fn resumed(mut self) -> Self {
         self.last_tick_ms = None;
         self.progress.asks.iter_mut().for_each(|ask| ask.open = 0);
+        self.progress.ahead.iter_mut().for_each(|ahead| ahead.ask.open = 0);
         self
     }
 
@@ -377,7 +426,9 @@ impl fmt::Display for Missing {
             Self::Requests { left } => write!(f, "{left} requests"),
             Self::Gate { gate, reply, why } => write!(f, "{gate} ({}: {why})", reply.label()),
             Self::Window(frozen) => {
-                write!(f, "the window {}", frozen.window)?;
+                let names: Vec<&str> = frozen.names().map(String::as_str).collect();
+                let noun = if names.len() > 1 { "windows" } else { "window" };
+                write!(f, "the {noun} {}", names.join(", "))?;
                 let until = frozen.until_unix_ms.map(Duration::from_millis);
                 match until.and_then(|until| std::time::SystemTime::UNIX_EPOCH.checked_add(until)) {
                     Some(until) => write!(f, " until {}", humantime::format_rfc3339_seconds(until)),
@@ -385,6 +436,7 @@ impl fmt::Display for Missing {
                 }
             }
             Self::Baseline => f.write_str("a version to go back to: all are ejected"),
+            Self::Endpoint { why } => write!(f, "an endpoint that can be reached ({why})"),
         }
     }
 }

@@ -71,25 +71,24 @@ impl Windows {
             |bound: &Timestamp| *bound > at && frozen(&own, *bound).is_some() != now.is_some();
         let changes = bounds.into_iter().find(is_change);
         let until_unix_ms = changes.and_then(|at| u64::try_from(at.as_millisecond()).ok());
-        let frozen = now.map(|(window, second_person)| Frozen {
-            window: window.to_owned(),
-            until_unix_ms,
-            second_person,
-        });
+        let frozen = now.map(|frozen| Frozen { until_unix_ms, ..frozen });
         Growth { frozen, changes: changes.map(SystemTime::from) }
     }
 }
 
-/// The window that freezes growth at an instant, and whether a break-in needs a second person.
-fn frozen<'a>(own: &[&'a Span], at: Timestamp) -> Option<(&'a str, bool)> {
+/// The windows that freeze growth at an instant, and whether a break-in needs a second person.
+fn frozen(own: &[&Span], at: Timestamp) -> Option<Frozen> {
     let (freezes, allows): (Vec<&Span>, Vec<&Span>) = own.iter().partition(|span| span.freezes);
     let in_force: Vec<_> = freezes.into_iter().filter(|span| span.contains(at)).collect();
     let outside = !allows.is_empty() && !allows.iter().any(|span| span.contains(at));
     let closed = in_force.into_iter().chain(allows.into_iter().filter(|_| outside));
-    closed.fold(None, |first: Option<(&str, bool)>, span| {
-        let (name, second) = first.unwrap_or((&span.name, false));
-        Some((name, second || span.second_person))
-    })
+    let each = closed.map(|span| Frozen {
+        window: span.name.clone(),
+        also: Vec::new(),
+        until_unix_ms: None,
+        second_person: span.second_person,
+    });
+    each.reduce(Frozen::and)
 }
 
 impl Span {
@@ -242,6 +241,7 @@ mod tests {
         assert_eq!((&*outside.window, outside.second_person), ("office", true));
         let both = frozen("2026-11-28T12:30:00Z");
         assert_eq!((&*both.window, both.second_person), ("lunch", true));
+        assert_eq!(both.also, ["office"]);
     }
 
     #[test]

@@ -16,8 +16,16 @@ use super::error::StoreError;
 
 /// What may be in a folder before the database is: what is left of an attempt to begin one, and what a new
 /// disk has.
-const OWN: [&str; 7] =
-    ["lost+found", "lock", "ballast", "checkpoint.key", "checkpoint.part", "replaces", "incidents"];
+const OWN: [&str; 8] = [
+    "lost+found",
+    "lock",
+    "ballast",
+    "checkpoint.key",
+    "checkpoint.part",
+    "replaces",
+    "restored",
+    "incidents",
+];
 
 /// Attempts to take the lock that a reader may have for a moment, and the pause between them.
 const LOOKS: u32 = 5;
@@ -60,6 +68,11 @@ impl Folder {
     /// A checkpoint of the journal that a new one here goes on from.
     pub(super) fn replaces(&self) -> PathBuf {
         self.0.join("replaces")
+    }
+
+    /// A mark that the journal was restored from a backup and not opened since.
+    pub(super) fn restored(&self) -> PathBuf {
+        self.0.join("restored")
     }
 
     fn lock_file(&self) -> PathBuf {

@@ -40,6 +40,36 @@ pub fn restore(
     }
     let folder = Folder::at(folder);
     folder.make()?;
-    copy(reader.connection(), &folder.journal())?;
-    Ok(verification)
+    // First: whoever finds the journal finds the mark.
+    let mark = folder.restored();
+    fs::write(&mark, "").map_err(StoreError::file(&mark))?;
+    match copy(reader.connection(), &folder.journal()) {
+        Ok(_) => Ok(verification),
+        Err(error) => {
+            // The folder is as it was, so that the next attempt finds it empty.
+            let _ = fs::remove_file(&mark);
+            Err(error)
+        }
+    }
+}
+
+/// Whether the journal in `folder` was restored from a backup and has not been opened since: what happened after the
+/// backup is not in it. Blocks.
+pub fn is_restored(folder: &Path) -> bool {
+    fs::symlink_metadata(Folder::at(folder).restored()).is_ok()
+}
+
+/// Forgets that the journal in `folder` was restored. Blocks.
+///
+/// # Errors
+///
+/// If the mark cannot be removed.
+pub fn forget_restored(folder: &Path) -> Result<(), StoreError> {
+    let mark = Folder::at(folder).restored();
+    match fs::remove_file(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::file(&mark)(error))
+        }
+        _ => Ok(()),
+    }
 }

@@ -83,12 +83,13 @@ pub(super) fn line(rollout: &Rollout) -> String {
 
 /// What a break-in allows.
 fn broken_into(leave: &BreakIn) -> String {
-    let BreakIn { window, by, second, reason, until_unix_ms } = leave;
+    let BreakIn { window, also, by, second, reason, until_unix_ms } = leave;
+    let windows = [std::slice::from_ref(window), also].concat().join(", ");
     let and = second.as_ref().map_or_else(String::new, |second| format!(" and {second}"));
     let until = until_unix_ms.map_or_else(String::new, |until| {
         format!(", until {}", format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(until)))
     });
-    format!("it may grow in the window {window}{until}, which {by}{and} broke into: {reason}")
+    format!("it may grow in the window {windows}{until}, which {by}{and} broke into: {reason}")
 }
 
 /// The command that is probably wanted next.

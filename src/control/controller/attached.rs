@@ -108,7 +108,8 @@ impl Controller {
         let rows = changes.iter().filter(|change| change.value.is_some());
         let rows =
             rows.map(|change| (change.key.clone(), change.value.clone().unwrap_or_default()));
-        let is_new = |(key, row): &(String, Value)| {
+        let rows = rows.map(|(key, value)| (key, Arc::new(value)));
+        let is_new = |(key, row): &(String, Arc<Value>)| {
             !known.get(key).is_some_and(|old| is_same_decision(old, row))
         };
         let rows: Rows = rows.filter(|(key, _)| is_known(key)).filter(is_new).collect();

@@ -173,8 +173,8 @@ impl Controller {
         };
         let weighed = self.weigh(&change, at, cut_over)?;
         self.refuse_unreached(&asked.service, &weighed.planned, &asked.reach)?;
-        let place = (&*asked.service, &asked.to);
-        self.refuse_cutover_alone(place, &weighed.planned, &asked.head)?;
+        let then = weighed.prepared.state();
+        self.refuse_cutover_alone((&asked.service, &asked.to, then), &asked.head)?;
         Ok((change, weighed))
     }
 

@@ -355,12 +355,17 @@ impl Controller {
     ) -> Result<Moved, Rejected> {
         let (generation, change) = self.reinstated(&subject, by_itself)?;
         let Target { service, version, head, .. } = subject;
-        let ChangeHead { by: Actor { name: by, .. }, reason, dry_run, .. } = head;
         let share = self.shares_when_reinstated(&service).get(&version).copied();
-        if dry_run {
-            self.check(&change, &self.config)?;
+        if head.dry_run {
+            let then = self.check(&change, &self.config)?;
+            self.refuse_reinstating_alone((&service, &then), &head)?;
             return Ok(Moved { share, ..Moved::to(generation) });
         }
+        if !by_itself {
+            let then = self.check(&change, &self.config)?;
+            self.refuse_reinstating_alone((&service, &then), &head)?;
+        }
+        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
         // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.reinstate_compared_endpoints(&service, &version);
         let prepared = self.prepare(change)?;

@@ -105,6 +105,8 @@ impl Operation for Reinstate {
         let (_, change) = controller.reinstated(subject, false)?;
         // With the endpoints as they are: those that come back with it are found out when it is made.
         let prepared = controller.prepare(change)?;
+        let place = (&*subject.service, prepared.state());
+        controller.refuse_reinstating_alone(place, &subject.head)?;
         Ok(Some(controller.planned("reinstated", subject, [true, false], prepared.state().clone())))
     }
 

@@ -1,16 +1,26 @@
 //! Growth that needs a second person: of a service with `second_person`, every way besides its own plan.
 //!
-//! The plan of a service says where a person must approve. Whoever gives a version players by other steps, or by hand,
-//! would pass these approvals, so a second person must agree with the command itself. What takes players back never
-//! waits for anybody: to the baseline, or to the split before.
+//! The plan of a service says where a person must approve. Whoever gives a version players in another way would pass
+//! these approvals, so a second person must agree with the command itself. One rule decides, by the split as it is
+//! written before and after the change, whatever the command is: nobody alone gives a version other than the baseline
+//! more players. Health is no part of that split: a version that cannot serve at present would get its players later,
+//! when nobody asks.
+//!
+//! What ends the harm of a bad version waits for nobody: its ejection, and the way back from its rollout to the split
+//! before, which others had agreed to.
 
 use indexmap::IndexMap;
 
-use super::{Applied, ChangeHead, Controller, Destination, PlanAsked, Rejected};
-use crate::config::schema;
+use super::{ChangeHead, Controller, Destination, MovePins, PlanAsked, Rejected};
+use crate::{
+    config::schema,
+    control::state::ControlState,
+    rollout::{Event, Plan, Rollout, Weights, share, without},
+    snapshot::weights_in_force,
+};
 
-/// Above rounding errors of shares.
-const ROUNDING: f64 = 1e-9;
+/// Twice the relative error of a share that is computed from weights. One that is larger by more was meant.
+const ROUNDING: f64 = 1e-13;
 
 impl Controller {
     /// Refuses the start of a rollout of `service` by a plan that is not its own, if nobody agrees.
@@ -20,53 +30,149 @@ impl Controller {
         plan: &PlanAsked,
         head: &ChangeHead,
     ) -> Result<(), Rejected> {
-        let what = match (plan, &service.rollout) {
-            (PlanAsked::Steps(_), _) => "a rollout by steps that are not in the file",
-            (PlanAsked::Named(plan), Some(own)) if plan != own => {
-                "a rollout by another plan than its own"
-            }
-            _ => return Ok(()),
-        };
-        refuse_alone((name, service), what, head)
-    }
-
-    /// Refuses to give a version of `service` other than its baseline more players by hand, if nobody agrees.
-    pub(super) fn refuse_growth_alone(
-        &self,
-        name: &str,
-        planned: &Applied,
-        head: &ChangeHead,
-    ) -> Result<(), Rejected> {
-        let service = self.known_service(name)?;
-        match grown(service, &planned.shares_before, &planned.shares_after) {
-            false => Ok(()),
-            true => refuse_alone((name, service), "growth by hand", head),
+        match foreign(plan, service.rollout.as_deref()) {
+            Some(what) => refuse_alone((name, service), what, head),
+            None => Ok(()),
         }
     }
 
-    /// As [`Controller::refuse_growth_alone`], for a cutover: the way back is open to everybody.
-    pub(super) fn refuse_cutover_alone(
+    /// Refuses the start of a rollout that skips an approval of `plan` because its version has the share `has`
+    /// already, if nobody agrees.
+    pub(super) fn refuse_skipping_alone(
         &self,
-        (name, to): (&str, &Destination),
-        planned: &Applied,
+        place: (&str, &schema::Service),
+        plan: &Plan,
+        has: f64,
         head: &ChangeHead,
     ) -> Result<(), Rejected> {
-        match to {
-            Destination::Before => Ok(()),
-            Destination::Version(_) => self.refuse_growth_alone(name, planned, head),
+        match plan.skips_approval(has) {
+            true => {
+                refuse_alone(place, "a rollout that begins after a step with an approval", head)
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses a change to the state `then` that gives a version of the service other than its baseline more players,
+    /// if nobody agrees.
+    pub(super) fn refuse_growth_alone(
+        &self,
+        (name, then): (&str, &ControlState),
+        what: &'static str,
+        head: &ChangeHead,
+    ) -> Result<(), Rejected> {
+        let service = self.known_service(name)?;
+        if !service.second_person {
+            return Ok(());
+        }
+        let (before, after) = (written(name, service, &self.state), written(name, service, then));
+        match grown(&service.baseline, &before, &after) {
+            true => refuse_alone((name, service), what, head),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Controller::refuse_growth_alone`], for a cutover. The way back from a rollout is open to everybody.
+    pub(super) fn refuse_cutover_alone(
+        &self,
+        (name, to, then): (&str, &Destination, &ControlState),
+        head: &ChangeHead,
+    ) -> Result<(), Rejected> {
+        let what = match to {
+            Destination::Version(_) => "growth by hand",
+            Destination::Before => {
+                let service = self.known_service(name)?;
+                let live = self.rollouts.get(name).map(|live| &live.rollout);
+                let weights = then.weights().get(name);
+                let is_way_back = live.zip(weights).is_some_and(|(rollout, weights)| {
+                    is_safe(rollout, &service.baseline) && self.way_back(name, weights).is_some()
+                });
+                if is_way_back {
+                    return Ok(());
+                }
+                "a way back that gives a version other than the baseline more players"
+            }
+        };
+        self.refuse_growth_alone((name, then), what, head)
+    }
+
+    /// As [`Controller::refuse_growth_alone`], for the commands that end a rollout.
+    pub(super) fn refuse_way_back_alone(
+        &self,
+        rollout: &Rollout,
+        event: &Event,
+        head: &ChangeHead,
+    ) -> Result<(), Rejected> {
+        let name = &*rollout.service;
+        let keeps = rollout.by_hand && matches!(event, Event::Abort { .. });
+        let is_end = matches!(event, Event::Rollback { .. } | Event::Abort { .. });
+        let service = self.known_service(name)?;
+        if !is_end || keeps || !service.second_person || is_safe(rollout, &service.baseline) {
+            return Ok(());
+        }
+        let before = written(name, service, &self.state);
+        let after = without(&rollout.before, &rollout.ejected).unwrap_or_default();
+        match grown(&service.baseline, &before, &shares(&after)) {
+            true => {
+                let what = "a way back that gives a version other than the baseline more players";
+                refuse_alone((name, service), what, head)
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Controller::refuse_growth_alone`], for the reinstatement of a version.
+    pub(super) fn refuse_reinstating_alone(
+        &self,
+        place: (&str, &ControlState),
+        head: &ChangeHead,
+    ) -> Result<(), Rejected> {
+        self.refuse_growth_alone(place, "the reinstatement of a version with players", head)
+    }
+
+    /// Refuses to move pins to a version other than the baseline, if nobody agrees.
+    pub(super) fn refuse_pins_alone(&self, asked: &MovePins) -> Result<(), Rejected> {
+        let service = self.known_service(&asked.service)?;
+        match asked.to == service.baseline {
+            true => Ok(()),
+            false => refuse_alone((&asked.service, service), "pins moved by hand", &asked.head),
         }
     }
 }
 
-/// Whether a version other than the baseline has a larger share after than before.
-fn grown(
-    service: &schema::Service,
-    before: &IndexMap<String, f64>,
-    after: &IndexMap<String, f64>,
-) -> bool {
+/// Why `plan` is not that of the service, which names the plan `own`; `None` if it is.
+fn foreign(plan: &PlanAsked, own: Option<&str>) -> Option<&'static str> {
+    match plan {
+        PlanAsked::OfService => None,
+        PlanAsked::Steps(_) => Some("a rollout by steps that are not in the file"),
+        PlanAsked::Named(plan) if own == Some(plan) => None,
+        PlanAsked::Named(_) => Some("a rollout by a plan that the service does not name"),
+    }
+}
+
+/// Whether the way back from `rollout` is that from a version that a bad release made: its weights are still its own,
+/// and it is not one that leads to the baseline.
+fn is_safe(rollout: &Rollout, baseline: &str) -> bool {
+    !rollout.by_hand && rollout.to != baseline
+}
+
+/// Shares of players by `weights`, 0 to 1.
+fn shares(weights: &Weights) -> IndexMap<String, f64> {
+    weights.keys().map(|version| (version.clone(), share(weights, version))).collect()
+}
+
+/// The shares of players of `service` as they are written in `state`, whoever can serve: without ejected versions.
+fn written(name: &str, service: &schema::Service, state: &ControlState) -> IndexMap<String, f64> {
+    let weights = weights_in_force(name, service, &state.overrides()).into_iter();
+    let weights = weights.filter(|(version, _)| state.ejection(name, version).is_none());
+    shares(&weights.map(|(version, weight)| (version.clone(), weight)).collect())
+}
+
+/// Whether a version other than the `baseline` has a larger share after than before.
+fn grown(baseline: &str, before: &IndexMap<String, f64>, after: &IndexMap<String, f64>) -> bool {
     let share = |of: &IndexMap<String, f64>, version| of.get(version).copied().unwrap_or(0.0);
-    let mut canaries = after.keys().filter(|version| **version != service.baseline);
-    canaries.any(|version| share(after, version) > share(before, version) + ROUNDING)
+    let mut canaries = after.keys().filter(|version| *version != baseline);
+    canaries.any(|version| share(after, version) > share(before, version) * (1.0 + ROUNDING))
 }
 
 fn refuse_alone(
@@ -102,7 +208,6 @@ mod tests {
 
     #[test]
     fn only_what_gives_a_canary_more_players_is_growth() {
-        let service = service("");
         let shares = |v1: f64, v2: f64, v3: f64| -> IndexMap<String, f64> {
             [("v1", v1), ("v2", v2), ("v3", v3)].map(|(v, s)| (v.to_owned(), s)).into()
         };
@@ -112,8 +217,29 @@ mod tests {
             (shares(1.0, 0.0, 0.0), false),
             (shares(0.79, 0.21, 0.0), true),
             (shares(0.9, 0.05, 0.05), true),
+            // However little it is: many changes are a lot.
+            (shares(0.8 - 1e-9, 0.2 + 1e-9, 0.0), true),
+            (shares(0.8, 0.2, 1e-12), true),
+            // The same share from other weights.
+            (shares(2.4 / 3.0, 0.6 / 3.0 + f64::EPSILON / 8.0, 0.0), false),
         ] {
-            assert_eq!(grown(&service, &before, &after), grows, "{after:?}");
+            assert_eq!(grown("v1", &before, &after), grows, "{after:?}");
+        }
+    }
+
+    /// Regression: a service that named no plan let everybody choose one.
+    #[test]
+    fn only_the_plan_that_the_service_names_is_its_own() {
+        let named = |name: &str| PlanAsked::Named(name.to_owned());
+        for (plan, own, is_own) in [
+            (PlanAsked::OfService, Some("p"), true),
+            (named("p"), Some("p"), true),
+            (named("fast"), Some("p"), false),
+            (named("fast"), None, false),
+            (PlanAsked::Steps(Vec::new()), Some("p"), false),
+            (PlanAsked::Steps(Vec::new()), None, false),
+        ] {
+            assert_eq!(foreign(&plan, own).is_none(), is_own, "{plan:?} {own:?}");
         }
     }
 

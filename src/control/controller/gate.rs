@@ -1,15 +1,18 @@
 //! Whether a version may grow: the question that pipelines and other controllers ask.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Controller, Rejected, split::list};
-use crate::analysis::{Answer, GateAnswer};
+use crate::{
+    analysis::{Answer, GateAnswer},
+    rollout::{Outcome, Phase, share},
+};
 
 /// The answer of a gate on a version, with its numbers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GateReport {
-    /// The answer: *fail* if the version is ejected or worse than is tolerated, *undecided* if it is not
-    /// compared.
+    /// The answer: *fail* if the version is ejected, worse than is tolerated, or was rolled back by its last rollout;
+    /// *undecided* if it is not compared.
     pub answer: Answer,
     /// Whether the version is ejected, by a verdict or by an operator.
     pub ejected: bool,
@@ -44,6 +47,10 @@ impl Controller {
                 comparison,
             });
         }
+        if let Some((reason, since)) = self.was_rolled_back(service, version) {
+            let (answer, since) = (Answer::Fail, Some(since));
+            return Ok(GateReport { answer, ejected: false, reason, since, comparison });
+        }
         let Some(found) = comparison else {
             return Ok(GateReport {
                 answer: Answer::Undecided,
@@ -60,6 +67,25 @@ impl Controller {
             since: Some(self.when_judged(found.since)),
             comparison,
         })
+    }
+
+    /// Why and since when the last rollout of `service` took its players away from `version`; `None` if it did not, or
+    /// the version has been given more players since than it had before that rollout.
+    fn was_rolled_back(&self, service: &str, version: &str) -> Option<(String, SystemTime)> {
+        let rollout = &self.rollout(service)?.rollout;
+        let is_back = match rollout.phase {
+            Phase::RolledBack => true,
+            Phase::RollingBack => rollout.heading == Outcome::RolledBack,
+            _ => false,
+        };
+        if !is_back || rollout.to != version {
+            return None;
+        }
+        let shares = self.shares_with(service, &self.state, None);
+        let has = shares.get(version).copied().unwrap_or_default();
+        let is_later = rollout.phase.is_end() && has > share(&rollout.before, version) + 1e-9;
+        let since = UNIX_EPOCH + Duration::from_millis(rollout.since_unix_ms);
+        (!is_later).then(|| (format!("its rollout was rolled back: {}", rollout.cause), since))
     }
 
     /// The sentence of a running comparison.

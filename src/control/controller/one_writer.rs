@@ -156,7 +156,7 @@ impl Controller {
                 continue;
             }
             let ejected = |version: &str| carried.ejection(name, version).is_some();
-            let rollout = || carried.rollouts().get(name).and_then(under_way);
+            let rollout = || carried.rollouts().get(name).and_then(|it| under_way(it));
             // An earlier release says nothing of it, but its weights do.
             let set = || several((name, service), &overrides, ejected);
             if let Some(why) = split.get(name).cloned().or_else(set).or_else(rollout) {

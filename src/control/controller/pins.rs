@@ -123,6 +123,7 @@ impl Controller {
         let found = found.and_then(|service| Some((service, service.pins.as_deref()?)));
         let (service, plan) = found.ok_or_else(|| Rejected::NoPins { service: name.clone() })?;
         check(asked, service, plan)?;
+        self.refuse_pins_alone(asked)?;
         let seconds = |at: SystemTime| {
             let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             u32::try_from(since).unwrap_or(u32::MAX)

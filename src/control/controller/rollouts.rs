@@ -11,9 +11,15 @@
 
 mod change;
 mod observe;
+mod possible;
 mod publish;
+mod restored;
 
-use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use indexmap::IndexMap;
 use tokio::sync::Notify;
@@ -56,6 +62,8 @@ pub struct Live {
     asks: Vec<Action>,
     /// Their replies since the last tick.
     replies: Vec<(u64, GateReply)>,
+    /// Why endpoints of its version could not be reached when they were tried last, by number.
+    failed: BTreeMap<u32, String>,
     /// What the versions had counted just before its first step was set, if this process set it.
     pub(super) begun: Option<Sums>,
     /// What hinders it, as was reported since its last transition, without the numbers.
@@ -113,18 +121,12 @@ impl Controller {
 
     /// Applies `event` to the rollout `base`, and its result to `state`.
     fn roll(
-        &self,
         state: &mut ControlState,
         config: &Config,
         (base, event): (&Rollout, Event),
         at: SystemTime,
     ) -> Result<Rolled, Refused> {
-        let heard = match &event {
-            Event::Tick(seen) => seen.replies.iter().map(|(ask, _)| *ask).collect(),
-            _ => Vec::new(),
-        };
-        let (rollout, actions) = rollout::apply(base, event, at)?;
-        let rolled = Rolled { before: Some(base.clone()), rollout, actions, heard };
+        let rolled = applied(base, event, at)?;
         take_over(state, config, &rolled, at);
         Ok(rolled)
     }
@@ -141,7 +143,7 @@ impl Controller {
         for (service, event, at) in self.consequences(state, change, config) {
             let Some(base) = self.base(&service, state, &followed, change) else { continue };
             // Only commands are refused.
-            if let Ok(rolled) = self.roll(state, config, (&base, event), at)
+            if let Ok(rolled) = Self::roll(state, config, (&base, event), at)
                 && rolled.before.as_ref() != Some(&rolled.rollout)
             {
                 followed.push(rolled);
@@ -169,7 +171,7 @@ impl Controller {
     ) -> Option<Rollout> {
         let last = followed.iter().rev().find(|rolled| rolled.rollout.service == service);
         let live = || self.rollouts.get(service).map(|live| live.rollout.clone());
-        let kept = || state.rollouts().get(service).cloned();
+        let kept = || state.rollouts().get(service).map(|kept| Rollout::clone(kept));
         match (last, change) {
             (Some(rolled), _) => Some(rolled.rollout.clone()),
             // The state of another process: what lives here is older.
@@ -224,7 +226,8 @@ impl Controller {
             let known = config.services.get(service);
             let versions: BTreeSet<String> =
                 known.into_iter().flat_map(|service| service.versions.keys().cloned()).collect();
-            let event = (service.clone(), Event::Reloaded { versions }, at);
+            let second_person = known.is_some_and(|service| service.second_person);
+            let event = (service.clone(), Event::Reloaded { versions, second_person }, at);
             [Some(event), self.by_hand(service, (state, config), "the file", at)]
         });
         each.flatten().collect()
@@ -232,7 +235,7 @@ impl Controller {
 
     /// That somebody went back to the split before the rollout of `service`, if that is what `weights` are and the
     /// rollout can be rolled back.
-    fn way_back(&self, service: &str, weights: &SetWeights) -> Option<Event> {
+    pub(super) fn way_back(&self, service: &str, weights: &SetWeights) -> Option<Event> {
         let rollout = &self.rollouts.get(service)?.rollout;
         let why = weights.why.clone()?;
         let goes = !rollout.phase.is_end() || rollout.phase == Phase::Done && rollout.way_back;
@@ -250,10 +253,20 @@ impl Controller {
     ) -> Option<(String, Event, SystemTime)> {
         let weights = split_of(service, state, config)?;
         let live = self.rollouts.get(service).map(|live| &live.rollout);
-        let rollout = live.or_else(|| state.rollouts().get(service))?;
+        let rollout = live.or_else(|| state.rollouts().get(service).map(|kept| &***kept))?;
         let event = Event::WeightsByHand { weights: weights.clone(), by: by.to_owned() };
         (!is_same_split(&rollout.weights, &weights)).then(|| (service.to_owned(), event, at))
     }
+}
+
+/// What `event` makes of the rollout `base`.
+fn applied(base: &Rollout, event: Event, at: SystemTime) -> Result<Rolled, Refused> {
+    let heard = match &event {
+        Event::Tick(seen) => seen.replies.iter().map(|(ask, _)| *ask).collect(),
+        _ => Vec::new(),
+    };
+    let (rollout, actions) = rollout::apply(base, event, at)?;
+    Ok(Rolled { before: Some(base.clone()), rollout, actions, heard })
 }
 
 /// Applies what `rolled` does to `state`.

@@ -218,7 +218,8 @@ impl Controller {
     ) -> Result<Weighed, Rejected> {
         let weighed = self.weigh(asked, at, weights_set)?;
         self.refuse_unreached_weights(&asked.service, &weighed.planned, &asked.reach)?;
-        self.refuse_growth_alone(&asked.service, &weighed.planned, &asked.head)?;
+        let then = weighed.prepared.state();
+        self.refuse_growth_alone((&asked.service, then), "growth by hand", &asked.head)?;
         Ok(weighed)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -9,7 +10,7 @@ use super::{
     super::carried::{
         CarriedMode, CarriedPinMove, HandoverState, Mistakes, WhyEjected, WhyEndpoint,
     },
-    ControlState, Ejection, ManualEjection, Planned,
+    ControlState, Ejection, ManualEjection, Planned, Rollouts,
 };
 use crate::{
     policy::read_only::{Mode, Scope},
@@ -69,7 +70,7 @@ impl From<ControlState> for HandoverState {
             mistakes: mistakes.collect(),
             rollouts: rollouts
                 .into_iter()
-                .filter_map(|(service, it)| Some((service, serde_json::to_value(it).ok()?)))
+                .filter_map(|(service, it)| Some((service, serde_json::to_value(&**it).ok()?)))
                 .collect(),
             pin_moves: pin_moves.collect(),
             modes: modes.into_iter().map(CarriedMode::from).collect(),
@@ -173,14 +174,15 @@ impl CarriedMode {
 }
 
 /// The rollouts that this release can read. One that it cannot is left behind: its weights stay as they are.
-fn readable(rollouts: BTreeMap<String, serde_json::Value>) -> BTreeMap<String, Rollout> {
-    let each =
-        rollouts.into_iter().filter_map(|(service, value)| match serde_json::from_value(value) {
-            Ok(rollout) => Some((service, rollout)),
+fn readable(rollouts: BTreeMap<String, serde_json::Value>) -> Rollouts {
+    let each = rollouts.into_iter().filter_map(|(service, value)| {
+        match serde_json::from_value::<Rollout>(value) {
+            Ok(rollout) => Some((service, Arc::new(rollout.into()))),
             Err(error) => {
                 tracing::error!(service, %error, "a rollout of another release is not continued");
                 None
             }
-        });
+        }
+    });
     each.collect()
 }

@@ -23,7 +23,10 @@
 //! Names are percent-encoded. Rows with other keys are those of another release: they are neither read nor
 //! removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,7 +44,7 @@ use crate::{
 };
 
 /// Rows by key.
-pub type Rows = BTreeMap<String, Value>;
+pub type Rows = BTreeMap<String, Arc<Value>>;
 
 /// A row that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +84,7 @@ impl ControlState {
         let Self { generation, weights, ejections, endpoints, stand_ins, .. } = self;
         let Self { epochs, fences, mistakes, rollouts, pin_moves, read_only, .. } = self;
         let mut rows = Rows::new();
-        let mut add = |key: String, value: Value| drop(rows.insert(key, value));
+        let mut add = |key: String, value: Value| drop(rows.insert(key, Arc::new(value)));
         for (service, weights) in weights {
             add(key("weights", &[service]), json(weights));
         }
@@ -102,9 +105,6 @@ impl ControlState {
         for (service, stand_in) in stand_ins {
             add(key("stand_in", &[service]), json(stand_in));
         }
-        for (service, rollout) in rollouts {
-            add(key("rollout", &[service]), json(rollout));
-        }
         for (service, epoch) in epochs {
             add(key("epoch", &[service]), json(epoch));
         }
@@ -121,6 +121,10 @@ impl ControlState {
             add(key("notice_mark", &[name]), json(mark));
         }
         add(GENERATION.to_owned(), json(generation));
+        // Of many that stay as they are, one moves.
+        for (service, rollout) in rollouts {
+            rows.insert(key("rollout", &[service]), rollout.row(|rollout| json(rollout)));
+        }
         rows
     }
 
@@ -168,7 +172,8 @@ impl ControlState {
                 self.stand_ins.insert(service.to_owned(), StandIn::deserialize(value)?);
             }
             ["rollout", service] => {
-                self.rollouts.insert(service.to_owned(), Rollout::deserialize(value)?);
+                self.rollouts
+                    .insert(service.to_owned(), Arc::new(Rollout::deserialize(value)?.into()));
             }
             ["epoch", service] => {
                 self.epochs.insert(service.to_owned(), u64::deserialize(value)?);
@@ -218,11 +223,21 @@ pub fn is_known(key: &str) -> bool {
 }
 
 /// What a rollout counts and measures in each moment.
-const MEASURED: [&str; 7] =
-    ["clock_ms", "last_tick_ms", "last_requests", "asked", "missing", "frozen", "baseline_ready"];
+const MEASURED: [&str; 9] = [
+    "clock_ms",
+    "last_tick_ms",
+    "last_requests",
+    "asked",
+    "missing",
+    "frozen",
+    "baseline_ready",
+    "unreached",
+    "incomparable",
+];
 
 /// The same of its step.
-const MEASURED_OF_STEP: [&str; 5] = ["watched_ms", "requests", "replies", "passed", "asks"];
+const MEASURED_OF_STEP: [&str; 6] =
+    ["watched_ms", "requests", "replies", "passed", "asks", "ahead"];
 
 /// Whether two values of the row `key` differ at most in what is measured in each moment.
 pub fn is_as_before(key: &str, one: &Value, other: &Value) -> bool {
@@ -246,14 +261,19 @@ pub fn is_as_before(key: &str, one: &Value, other: &Value) -> bool {
 pub fn difference(before: &Rows, after: &Rows) -> Vec<StateChange> {
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let changed = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
-    changed.map(|key| StateChange { key: key.clone(), value: after.get(key).cloned() }).collect()
+    changed
+        .map(|key| StateChange {
+            key: key.clone(),
+            value: after.get(key).map(|row| (**row).clone()),
+        })
+        .collect()
 }
 
 /// Makes `changes` of `rows`.
 pub fn apply(rows: &mut Rows, changes: &[StateChange]) {
     for StateChange { key, value } in changes {
         match value {
-            Some(value) => drop(rows.insert(key.clone(), value.clone())),
+            Some(value) => drop(rows.insert(key.clone(), Arc::new(value.clone()))),
             None => drop(rows.remove(key)),
         }
     }
@@ -348,9 +368,9 @@ mod tests {
     #[test]
     fn rows_of_another_release_are_left_alone() {
         let rows = Rows::from([
-            ("pins/a".to_owned(), json(1)),
-            ("generation".to_owned(), json(7)),
-            ("epoch/a".to_owned(), json(3)),
+            ("pins/a".to_owned(), json(1).into()),
+            ("generation".to_owned(), json(7).into()),
+            ("epoch/a".to_owned(), json(3).into()),
         ]);
         let state = ControlState::from_rows(&rows).expect("a state");
         assert_eq!((state.generation(), state.epochs()["a"]), (7, 3));
@@ -359,7 +379,7 @@ mod tests {
 
     #[test]
     fn a_malformed_row_is_named() {
-        let rows = Rows::from([("epoch/a".to_owned(), json("three"))]);
+        let rows = Rows::from([("epoch/a".to_owned(), json("three").into())]);
         let error = ControlState::from_rows(&rows).expect_err("no number");
         assert!(error.to_string().starts_with("the row `epoch/a`: "), "{error}");
     }

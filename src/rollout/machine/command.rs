@@ -105,8 +105,14 @@ impl Run {
         }
         let phase = self.state.phase;
         let until_unix_ms = frozen.until_unix_ms;
-        let leave =
-            BreakIn { window: frozen.window, by: by.clone(), second, reason, until_unix_ms };
+        let leave = BreakIn {
+            window: frozen.window,
+            also: frozen.also,
+            by: by.clone(),
+            second,
+            reason,
+            until_unix_ms,
+        };
         let besides = Besides { break_in: Some(leave.clone()), ..Besides::default() };
         self.go_with(On::BreakIn, phase, &by, leave.reason.clone(), besides);
         self.state.break_in = Some(leave);
@@ -158,6 +164,28 @@ impl Run {
             if gate.question == GateQuestion::Approval {
                 *reply = Some(said.clone());
             }
+        }
+    }
+
+    /// Whether a second person must approve is as the file in force says. What the starter said before is void if so.
+    pub(super) fn ask_for_second(&mut self, second_person: bool) {
+        if self.state.phase.is_end() {
+            return;
+        }
+        self.state.second_person = second_person;
+        let starter = self.state.by.clone();
+        let is_own = |by: &str| second_person && by == starter;
+        let asks = self.asks_for_approval();
+        let progress = &mut self.state.progress;
+        let approval = progress.approval.take_if(|said| said.approves && is_own(&said.by));
+        // It may rest on that approval, or go around it.
+        let promoted = progress.promoted.take_if(|(by, _)| asks && is_own(by));
+        if approval.is_some() || promoted.is_some() {
+            self.warn(format!(
+                "the file asks for a second person now: what {starter} said of this step is void; another person can \
+                 approve it"
+            ));
+            self.show_approval();
         }
     }
 

@@ -1,6 +1,7 @@
 //! The rules of the machine, one by one.
 
 mod asked;
+mod before;
 mod decided;
 mod stage;
 mod table;
@@ -20,7 +21,12 @@ use crate::{
 };
 
 fn friday() -> Frozen {
-    Frozen { window: "friday-peak".to_owned(), until_unix_ms: None, second_person: false }
+    Frozen {
+        window: "friday-peak".to_owned(),
+        also: Vec::new(),
+        until_unix_ms: None,
+        second_person: false,
+    }
 }
 
 #[test]
@@ -280,6 +286,25 @@ fn a_second_person_approves_where_the_service_asks_for_one() {
     assert!(stage.rollout.cause.contains("waits for"), "{}", stage.rollout.cause);
     stage.send(approve("ana", true, ""));
     stage.clone().send(promote);
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Baking);
+}
+
+/// Regression: a file that asked for a second person did not bind the rollout in progress: its starter approved it.
+#[test]
+fn a_file_that_asks_for_a_second_person_binds_the_rollout_in_progress() {
+    let mut stage = Stage::new(PLAN);
+    let approve = |by: &str| Event::Approve { by: by.into(), approves: true, reason: "".into() };
+    stage.tick(0);
+    stage.pass().wait(130);
+    stage.send(approve("bo"));
+    let versions = ["v41", "v42"].map(str::to_owned).into();
+    let said = stage.send(Event::Reloaded { versions, second_person: true });
+    assert!(said.iter().any(|action| matches!(action, Action::Warn(_))), "{said:?}");
+    stage.wait(700);
+    assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 1), "what bo said is void");
+    assert!(stage.try_send(approve("bo")).is_err());
+    stage.send(approve("ana"));
     stage.tick(1);
     assert_eq!(stage.phase(), Phase::Baking);
 }

@@ -2,7 +2,7 @@
 
 use super::{Besides, ITSELF, MOST_GAP, Run, ms};
 use crate::{
-    config::schema::{Gate, GateQuestion, Step},
+    config::schema::{GateQuestion, Step},
     rollout::{
         event::{Action, Observed},
         gate::{Decision, GateReply, Patience, Reply, decide},
@@ -17,10 +17,11 @@ const ROUNDING: f64 = 1e-9;
 
 /// What follows from the gates of a step.
 enum Outlook {
-    /// A guardrail fails: its index, and why.
-    Back { index: usize, why: String },
-    /// This is missing; a signal fails, or nothing but gates is waited for.
-    Waits { missing: Vec<Missing>, holds: bool },
+    /// A guardrail fails: what is shown of it, and why the rollout goes back.
+    Back { missing: Missing, why: String },
+    /// This is missing; a signal fails, or nothing but gates is waited for; only the smoke checks of the next step
+    /// are missing.
+    Waits { missing: Vec<Missing>, holds: bool, is_ahead: bool },
     /// The rollout goes on.
     Goes,
 }
@@ -33,7 +34,8 @@ impl Run {
         let due = if self.state.phase.is_end() { None } else { self.state.due.as_mut() };
         let late = due.and_then(|due| due.warning(self.now_unix_ms));
         late.into_iter().for_each(|message| self.warn(message));
-        self.state.frozen = seen.frozen;
+        (self.state.frozen, self.state.unreached) = (seen.frozen, seen.unreached.map(String::from));
+        self.state.incomparable = seen.incomparable.map(String::from);
         let (frozen, now) = (self.state.frozen.as_ref(), self.now_unix_ms);
         self.state.break_in.take_if(|leave| !leave.covers(frozen, now));
         match self.state.phase {
@@ -43,7 +45,10 @@ impl Run {
                 self.state.progress.requests += requests;
                 self.judge();
             }
-            Phase::Paused if self.state.progress.begun => self.guard(),
+            Phase::Paused if self.state.progress.begun => {
+                self.ask(|_| true);
+                self.guard();
+            }
             Phase::RollingBack => self.restore(false),
             Phase::Paused | Phase::Done | Phase::RolledBack | Phase::Aborted => {}
         }
@@ -51,10 +56,13 @@ impl Run {
 
     /// Advances the rollout's clock; returns by how much, in milliseconds, and the new requests.
     fn advance(&mut self, seen: &Observed) -> (u64, u64) {
-        let state = &mut self.state;
         let moment_ms = ms(seen.moment);
-        let last = state.last_tick_ms.replace(moment_ms).unwrap_or(moment_ms);
-        let gap_ms = moment_ms.saturating_sub(last);
+        let last = self.state.last_tick_ms.replace(moment_ms);
+        let gap_ms = last.map_or(0, |last| moment_ms.saturating_sub(last));
+        if last.is_none() || gap_ms > ms(MOST_GAP) {
+            self.forget_passes();
+        }
+        let state = &mut self.state;
         let elapsed_ms = if gap_ms > ms(MOST_GAP) { 0 } else { gap_ms };
         state.clock_ms += elapsed_ms;
         let before = state.last_requests.replace(seen.requests);
@@ -81,21 +89,7 @@ impl Run {
 
     /// What is missing until the weight of `step` is set; or why the rollout goes back.
     fn before(&self, step: &Step) -> Result<Vec<Missing>, String> {
-        let replies = self.replies();
-        let all = step.gates.iter().zip(&replies);
-        let is_smoke = |gate: &Gate| matches!(gate.question, GateQuestion::Smoke(_));
-        let smokes: Vec<_> = all
-            .filter(|(gate, _)| is_smoke(gate))
-            .map(|(gate, said)| (gate, said, Patience::Left))
-            .collect();
-        let mut missing = match decide(smokes.iter().copied()) {
-            Decision::Back(_, why) => return Err(why),
-            Decision::Pass => Vec::new(),
-            Decision::Hold(open) => open
-                .into_iter()
-                .map(|index| Missing::gate(smokes[index].0, smokes[index].1))
-                .collect(),
-        };
+        let mut missing = self.smoke_before(self.state.step).map_err(|(_, why)| why)?;
         missing.extend(self.closed(step));
         Ok(missing)
     }
@@ -114,9 +108,7 @@ impl Run {
                 self.state.missing = match self.outlook(&step, &replies) {
                     Outlook::Goes => Vec::new(),
                     Outlook::Waits { missing, .. } => missing,
-                    Outlook::Back { index, .. } => {
-                        vec![Missing::gate(&step.gates[index], &replies[index])]
-                    }
+                    Outlook::Back { missing, .. } => vec![missing],
                 };
             }
             _ => {}
@@ -124,13 +116,15 @@ impl Run {
     }
 
     /// What forbids to set the weight of `step` now.
-    fn closed(&self, step: &Step) -> Option<Missing> {
+    pub(super) fn closed(&self, step: &Step) -> Option<Missing> {
         if self.state.way().is_none() {
             return Some(Missing::Baseline);
         }
         let grows = step.weight.0 > self.state.share() + ROUNDING;
         let frozen = self.state.frozen.as_ref().filter(|_| self.state.break_in.is_none());
-        frozen.filter(|_| grows).cloned().map(Missing::Window)
+        let window = frozen.filter(|_| grows).cloned().map(Missing::Window);
+        let unreached = self.state.unreached.clone().filter(|_| grows);
+        window.or_else(|| unreached.map(|why| Missing::Endpoint { why }))
     }
 
     /// Sets the weight of `step`, which nothing forbids any more.
@@ -173,7 +167,12 @@ impl Run {
             Outlook::Back { why, .. } => {
                 self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false);
             }
-            Outlook::Waits { missing, holds } => self.wait(missing, holds),
+            Outlook::Waits { missing, holds, is_ahead } => {
+                if is_ahead {
+                    self.ask_ahead();
+                }
+                self.wait(missing, holds);
+            }
             Outlook::Goes => self.go_on(&step, &replies),
         }
     }
@@ -186,7 +185,10 @@ impl Run {
         let is_early = !missing.is_empty();
         let mut fails = false;
         match decide(asked.map(|((gate, said), patience)| (gate, said, patience))) {
-            Decision::Back(index, why) => return Outlook::Back { index, why },
+            Decision::Back(index, why) => {
+                let missing = Missing::gate(&step.gates[index], &replies[index]);
+                return Outlook::Back { missing, why };
+            }
             Decision::Pass => {}
             Decision::Hold(open) => {
                 for index in open {
@@ -200,13 +202,24 @@ impl Run {
             missing.clear();
             fails = false;
         }
-        let next = self.state.plan.steps().get(self.state.step + 1);
         if missing.is_empty() {
-            missing.extend(next.and_then(|next| self.closed(next)));
+            missing.extend(self.next_step().and_then(|next| self.closed(next)));
+        }
+        let mut is_ahead = false;
+        if self.next_step().is_some() {
+            match self.smoke_before(self.state.step + 1) {
+                Err((missing, why)) => return Outlook::Back { missing, why },
+                // They are asked last, so that their answers are of the moment at which the step begins.
+                Ok(smokes) if missing.is_empty() => {
+                    is_ahead = !smokes.is_empty();
+                    missing = smokes;
+                }
+                Ok(_) => {}
+            }
         }
         match missing.is_empty() {
             true => Outlook::Goes,
-            false => Outlook::Waits { missing, holds: fails || !is_early || is_promoted },
+            false => Outlook::Waits { missing, holds: fails || !is_early || is_promoted, is_ahead },
         }
     }
 
@@ -240,6 +253,7 @@ impl Run {
     /// The time that each gate of `step` has left. A gate that has passed once was in time: if it becomes
     /// undecided while a window or an approval is waited for, it holds.
     fn patience(&mut self, step: &Step, replies: &[GateReply]) -> Vec<Patience> {
+        let incomparable = self.state.incomparable.is_some();
         let progress = &mut self.state.progress;
         progress.passed.resize(replies.len(), false);
         for (passed, said) in progress.passed.iter_mut().zip(replies) {
@@ -251,6 +265,8 @@ impl Run {
             let counts = !passed || gate.question == GateQuestion::Evidence;
             match () {
                 () if progress.promoted.is_some() => Patience::Left,
+                // Time does not replace evidence that cannot be had.
+                () if gate.question == GateQuestion::Evidence && incomparable => Patience::Left,
                 () if baked => Patience::Baked,
                 () if over && counts => Patience::Over,
                 () => Patience::Left,

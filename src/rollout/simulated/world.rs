@@ -1,7 +1,7 @@
 //! What surrounds a simulated rollout: plans, versions, weights, windows, people, and answers.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -44,6 +44,11 @@ pub(super) struct World {
     frozen: Option<Frozen>,
     /// Questions without an answer.
     pub(super) open: Vec<u64>,
+    /// Smoke checks by the number of their runs, and those that passed, with the time on the rollout's clock.
+    smokes: BTreeMap<u64, String>,
+    pub(super) passes: Vec<(String, u64)>,
+    unreached: Option<Box<str>>,
+    incomparable: Option<Box<str>>,
     requests: u64,
     /// Of 256 answers, those that fail, and those that are undecided.
     fails: u8,
@@ -70,6 +75,10 @@ impl World {
             versions: VERSIONS.map(str::to_owned).into(),
             frozen: None,
             open: Vec::new(),
+            smokes: BTreeMap::new(),
+            passes: Vec::new(),
+            unreached: None,
+            incomparable: None,
             requests: rng.u64(..1_000_000),
             fails,
             undecided,
@@ -93,14 +102,15 @@ impl World {
         (self.rng.u8(..) < 160).then(|| Duration::from_secs(self.rng.u64(1..40)))
     }
 
-    fn gates(&mut self) -> Vec<Gate> {
+    /// The gates of the step `index`, whose smoke check is its own.
+    fn gates(&mut self, index: usize) -> Vec<Gate> {
         let url = "http://gate/".to_owned();
         let all = [
             GateQuestion::Evidence,
             GateQuestion::Slo,
             GateQuestion::Amounts,
             GateQuestion::Approval,
-            GateQuestion::Smoke("money-path".to_owned()),
+            GateQuestion::Smoke(format!("money-path-{index}")),
             GateQuestion::Webhook(GateWebhook { name: None, url, timeout: Duration::from_secs(2) }),
         ];
         let mut gates = Vec::new();
@@ -122,7 +132,7 @@ impl World {
         let last = weights.len() - 1;
         let mut steps = Vec::new();
         for (index, weight) in weights.into_iter().enumerate() {
-            let gates = self.gates();
+            let gates = self.gates(index);
             let bake = self.time().filter(|_| index == last);
             let least = self.time().filter(|_| bake.is_none());
             let within = self.time().filter(|_| bake.is_none() && !gates.is_empty());
@@ -186,10 +196,17 @@ impl World {
         }
         if self.is_rare() {
             let window = ["peak", "final"][self.rng.usize(..2)].to_owned();
+            let also = if self.rng.bool() { vec!["read-only".to_owned()] } else { Vec::new() };
             let second_person = self.rng.bool();
-            self.frozen = Some(Frozen { window, until_unix_ms: None, second_person });
+            self.frozen = Some(Frozen { window, also, until_unix_ms: None, second_person });
         } else if self.is_rare() {
             self.frozen = None;
+        }
+        for place in 0..2 {
+            let why = [Some(Box::from("why")), None][usize::from(self.rng.u8(..) < 200)].clone();
+            if self.is_rare() {
+                *[&mut self.unreached, &mut self.incomparable][place] = why;
+            }
         }
         let mut replies = Vec::new();
         for ask in std::mem::take(&mut self.open) {
@@ -204,6 +221,8 @@ impl World {
         Observed {
             moment: self.moment,
             frozen: self.frozen.clone(),
+            unreached: self.unreached.clone(),
+            incomparable: self.incomparable.clone(),
             requests: self.requests,
             evidence,
             slo,
@@ -287,7 +306,7 @@ impl World {
             self.weights.retain(|name, _| self.versions.contains(name));
             self.ejected.retain(|name| self.versions.contains(name));
         }
-        Event::Reloaded { versions: self.versions.clone() }
+        Event::Reloaded { versions: self.versions.clone(), second_person: self.rng.bool() }
     }
 
     /// A tick on which all passes that can.
@@ -300,6 +319,8 @@ impl World {
         Event::Tick(Observed {
             moment: self.moment,
             frozen: None,
+            unreached: None,
+            incomparable: None,
             requests: self.requests,
             evidence: measured.clone(),
             slo: measured.clone(),
@@ -308,13 +329,22 @@ impl World {
         })
     }
 
+    /// Notes the smoke checks of which `seen` says that they passed, at `clock_ms`.
+    pub(super) fn note_passes(&mut self, seen: &Observed, clock_ms: u64) {
+        for (ask, _) in seen.replies.iter().filter(|(_, said)| said.reply == Reply::Pass) {
+            self.passes.extend(self.smokes.get(ask).map(|name| (name.clone(), clock_ms)));
+        }
+    }
+
     pub(super) fn carry_out(&mut self, actions: &[Action]) {
         for action in actions {
             match action {
                 Action::SetWeights(weights) => self.weights.clone_from(weights),
-                Action::RunSmoke { ask, .. } | Action::CallWebhook { ask, .. } => {
+                Action::RunSmoke { ask, name } => {
                     self.open.push(*ask);
+                    self.smokes.insert(*ask, name.clone());
                 }
+                Action::CallWebhook { ask, .. } => self.open.push(*ask),
                 Action::Record(_) | Action::Warn(_) | Action::Finish(_) => {}
             }
         }

@@ -49,6 +49,7 @@ fn nobody_goes_around_the_approvals_of_a_plan_alone() {
         (("POST", "rollout"), json!({ "to": "v2", "plan": "fast" })),
         (("PUT", "weights"), json!({ "weights": { "v2": "50%" } })),
         (("POST", "cutover"), json!({ "to": "v2" })),
+        (("PUT", "weights"), json!({ "weights": { "v2": "0.00000001%" } })),
     ];
     for (call, body) in &around {
         for (second, dry) in [(None, ""), (None, "?dry_run=true"), (Some("ana-x"), "")] {
@@ -68,10 +69,15 @@ fn nobody_goes_around_the_approvals_of_a_plan_alone() {
     let (status, text) =
         send(&stage, ("PUT", "weights"), None, &json!({ "weights": { "v2": "40%" } }));
     assert_eq!(status, 200, "to take players away is open to everybody: {text}");
-    let (status, text) = send(&stage, ("POST", "rollback"), None, &json!({}));
-    assert_eq!(status, 200, "and so is the way back: {text}");
-    let (status, text) = send(&stage, ("POST", "cutover"), None, &json!({ "to": "v1" }));
+    let back = ("POST", "rollback");
+    let (status, text) = send(&stage, back, None, &json!({}));
+    assert_eq!(status, 409, "the split before gives it more: {text}");
+    let (status, text) = send(&stage, back, Some("ben-x"), &json!({}));
     assert_eq!(status, 200, "{text}");
+    let (status, text) = send(&stage, ("POST", "cutover"), None, &json!({ "to": "v1" }));
+    assert_eq!(status, 200, "to leave it needs nobody else: {text}");
+    let (status, text) = send(&stage, back, None, &json!({}));
+    assert_eq!(status, 409, "nor does anybody alone go forward to it again: {text}");
     let (status, text) = send(&stage, ("POST", "rollout"), None, &json!({ "to": "v2" }));
     assert_eq!(status, 200, "the plan of the service has its own approvals: {text}");
     let promote = json!({ "reason": "I am sure" });
@@ -79,6 +85,60 @@ fn nobody_goes_around_the_approvals_of_a_plan_alone() {
         let (status, text) = send(&stage, ("POST", "rollout/promote"), None, &promote);
         status == 409 && text.contains("another person can promote it")
     });
+}
+
+/// Regression: a version was ejected with its weight, and one person reinstated it with its players.
+#[test]
+fn nobody_gives_an_ejected_version_its_players_again_alone() {
+    let stage = stage(&["second_person: true", "rollout: careful"]);
+    let half = json!({ "weights": { "v2": "50%" } });
+    assert_eq!(send(&stage, ("PUT", "weights"), Some("ben-x"), &half).0, 200);
+    let v2 = json!({ "version": "v2", "reason": "pays twice" });
+    let (status, text) = send(&stage, ("POST", "eject"), None, &v2);
+    assert_eq!(status, 200, "an ejection waits for nobody: {text}");
+    for dry in ["", "?dry_run=true"] {
+        let path = format!("reinstate{dry}");
+        let (status, text) = send(&stage, ("POST", &path), None, &v2);
+        assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
+    }
+    let (status, text) = send(&stage, ("POST", "reinstate"), Some("ben-x"), &v2);
+    assert_eq!(status, 200, "{text}");
+    // One without weight gets nobody.
+    assert_eq!(send(&stage, ("POST", "cutover"), None, &json!({ "to": "v1" })).0, 200);
+    assert_eq!(send(&stage, ("POST", "eject"), None, &v2).0, 200);
+    let (status, text) = send(&stage, ("POST", "reinstate"), None, &v2);
+    assert_eq!(status, 200, "{text}");
+}
+
+/// Regression: with a little more than the first step gives, which one person could set in small parts, the rollout
+/// began after the step with the approval.
+#[test]
+fn nobody_skips_an_approval_alone_because_the_version_has_players_already() {
+    let stage = stage(&["second_person: true", "rollout: careful"]);
+    let weights = json!({ "weights": { "v2": "10.001%" } });
+    let (status, text) = send(&stage, ("PUT", "weights"), Some("ben-x"), &weights);
+    assert_eq!(status, 200, "{text}");
+    let start = json!({ "to": "v2" });
+    let (status, text) = send(&stage, ("POST", "rollout"), None, &start);
+    assert_eq!((status, text.contains("after a step with an approval")), (409, true), "{text}");
+    // What it has already goes on as it is; the way back from its rollout needs nobody else.
+    let weights = json!({ "weights": { "v2": "5%" } });
+    assert_eq!(send(&stage, ("PUT", "weights"), None, &weights).0, 200);
+    let (status, text) = send(&stage, ("POST", "rollout"), None, &start);
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = send(&stage, ("POST", "rollout/rollback"), None, &json!({}));
+    assert_eq!(status, 200, "{text}");
+}
+
+/// Regression: where the service named no plan, everybody chose one without approvals.
+#[test]
+fn a_service_that_names_no_plan_asks_for_a_second_person_for_each() {
+    let stage = stage(&["second_person: true"]);
+    let fast = json!({ "to": "v2", "plan": "fast" });
+    let (status, text) = send(&stage, ("POST", "rollout"), None, &fast);
+    assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
+    let (status, text) = send(&stage, ("POST", "rollout"), Some("ben-x"), &fast);
+    assert_eq!(status, 200, "{text}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use tidegate::store::{Entry, Filter, Reader};
 
 use super::*;
-use crate::support::process::{Process, free_address};
+use crate::support::process::{Process, free_address, program};
 
 /// A program with a journal, and players.
 struct Kept {
@@ -151,6 +151,50 @@ fn a_rollout_goes_on_in_the_process_that_takes_over() {
     assert!(!kinds.contains(&"adjusted") && !kinds.contains(&"withdrawn"), "{kinds:?}");
     let last = entries.iter().rev().find(|entry| entry.kind == "rollout").expect("an entry");
     assert_eq!(last.after["phase"], "done");
+}
+
+/// Regression: a restored backup let a rollout go on that was rolled back after the backup was made.
+#[test]
+fn a_rollout_of_a_restored_backup_waits_for_a_person() {
+    let mut kept = Kept::new();
+    let mut process = kept.start();
+    kept.begin(&json!([{ "weight": "10%", "for": "2s" }, { "weight": "100%", "for": "1h" }]));
+    kept.until("it grows", |rollout| rollout["phase"] == "growing");
+    let (state, file) = (kept.folder.path().join("state"), kept.folder.path().join("backup.db"));
+    let run = |arguments: &[&std::path::Path]| {
+        let told = program().args(arguments).output().expect("the program runs");
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        String::from_utf8_lossy(&told.stdout).into_owned()
+    };
+    let path = std::path::Path::new;
+    run(&[path("backup"), path("--state"), &state, &file]);
+    process.signal(Signal::TERM);
+    process.wait();
+    drop(process);
+    let folder = TempDir::new().expect("a folder");
+    let told = run(&[path("restore"), &file, path("--state"), &folder.path().join("state")]);
+    assert!(told.contains("A rollout in progress is paused"), "{told}");
+    kept.folder = folder;
+    for start in ["first", "second"] {
+        let mut process = kept.start();
+        let rollout = kept.until("it is paused", |rollout| rollout["phase"] == "paused");
+        let cause = rollout["cause"].as_str().expect("a text");
+        assert!(cause.contains("the state is that of a backup"), "{cause}");
+        let events = kept.try_get("/v1/events?since=0").expect("events").to_string();
+        assert_eq!(events.contains("what happened to v2 since"), start == "first", "{events}");
+        if start == "second" {
+            thread::sleep(Duration::from_secs(3));
+            assert_eq!(kept.try_get(ROLLOUT).expect("a rollout")["phase"], "paused");
+            let mut client = Client::connect(kept.admin);
+            let resume = client.post(&format!("{ROLLOUT}/resume"), b"{}").host("localhost").send();
+            assert_eq!(resume.status, 200, "{}", resume.text());
+        }
+        process.signal(Signal::TERM);
+        process.wait();
+    }
+    // Once resumed it goes on, also after the next start.
+    let _process = kept.start();
+    kept.until("the next step begins", |rollout| rollout["step"] == 2);
 }
 
 /// Regression: a bake in which too few requests came to judge anything ended as one in which all was well.

@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use super::{split_of, take_over};
+use super::{applied, split_of, take_over};
 use crate::{
     config::{
         check_smoke_gates,
         problem::FieldPath,
-        schema::{self, Step},
+        schema::{self, GateQuestion, Step},
         unanswered,
     },
     control::{
@@ -85,6 +85,8 @@ pub(super) struct Checked {
 }
 
 enum Then {
+    /// The state is as before: time has passed.
+    Same,
     /// Nobody gets another version.
     Quiet(Box<ControlState>),
     Moves(Box<Prepared>),
@@ -101,8 +103,10 @@ impl Checked {
         !self.rolled.is_kept() && self.rolled.entries().next().is_some()
     }
 
-    fn state(&self) -> &ControlState {
+    /// The state that it leads to, from the state `now`.
+    fn state<'a>(&'a self, now: &'a ControlState) -> &'a ControlState {
         match &self.then {
+            Then::Same => now,
             Then::Quiet(state) => state,
             Then::Moves(prepared) => prepared.state(),
         }
@@ -115,7 +119,7 @@ impl Operation for RolloutChange {
 
     fn plan(&self, controller: &Controller, at: SystemTime) -> Result<Option<Written>, Rejected> {
         let checked = controller.check_rollout(self, at)?;
-        let state = checked.state();
+        let state = checked.state(&controller.state);
         let mut draft = controller.rollout_entry(&checked.rolled, Some(&self.head.by), state);
         self.head.mark(&mut draft);
         Ok(Some(Written { draft, then: Some(state.clone()) }))
@@ -173,11 +177,10 @@ impl Controller {
         let Checked { rolled, then } = checked;
         self.note_begin(&rolled);
         let generation = match then {
+            Then::Same => self.snapshot().generation,
             Then::Quiet(state) => {
-                if rolled.changes_state() {
-                    self.note(Change::RolloutMoved(Box::new(rolled.rollout.clone())));
-                    debug_assert!(state.decides_as(self.state()));
-                }
+                self.note(Change::RolloutMoved(Box::new(rolled.rollout.clone())));
+                debug_assert!(state.decides_as(self.state()));
                 self.snapshot().generation
             }
             Then::Moves(prepared) => self.commit(*prepared, None),
@@ -233,16 +236,25 @@ impl Controller {
             RolloutAsked::Start { to, plan, urgent } => {
                 self.refuses_to_move(&change.service)?;
                 self.refuse_plan_alone((&change.service, known), plan, &change.head)?;
+                let plan = self.plan_of(&change.service, known, plan)?;
+                let weights =
+                    split_of(&change.service, &self.state, &self.config).unwrap_or_default();
+                let place = (&*change.service, known);
+                self.refuse_skipping_alone(
+                    place,
+                    &plan,
+                    rollout::share(&weights, to),
+                    &change.head,
+                )?;
                 let start = Start {
                     service: change.service.clone(),
                     to: to.clone(),
-                    plan: self.plan_of(&change.service, known, plan)?,
+                    plan,
                     by: change.head.by.name.clone(),
                     reason: change.head.reason.clone(),
                     urgent: *urgent,
                     second_person: known.second_person,
-                    weights: split_of(&change.service, &self.state, &self.config)
-                        .unwrap_or_default(),
+                    weights,
                     ejected: self.state.ejected().remove(&change.service).unwrap_or_default(),
                 };
                 if !known.versions.contains_key(to) {
@@ -250,8 +262,9 @@ impl Controller {
                     return Err(Rejected::NoVersion { service, version: to.clone(), known });
                 }
                 let current = self.rollouts.get(&change.service).map(|live| &live.rollout);
-                let (rollout, actions) =
+                let (rollout, mut actions) =
                     rollout::start(start, current, at).map_err(Rejected::Rollout)?;
+                actions.extend(self.doubts(&rollout).into_iter().map(rollout::Action::Warn));
                 let rolled = Rolled { before: None, rollout, actions, heard: Vec::new() };
                 let mut state = self.state.clone();
                 take_over(&mut state, &self.config, &rolled, at);
@@ -262,9 +275,33 @@ impl Controller {
                 let Some(live) = current else {
                     return Err(Rejected::NoRollout { service: change.service.clone() });
                 };
+                self.refuse_way_back_alone(&live.rollout, event, &change.head)?;
                 self.check_event(&live.rollout, event.clone(), at)
             }
         }
+    }
+
+    /// What people should know before a rollout that is being started grows: nobody answers there, or nobody can judge
+    /// it.
+    fn doubts(&self, rollout: &Rollout) -> Vec<String> {
+        let Rollout { service, to, plan, .. } = rollout;
+        let dead = self.known_unreached(service, to);
+        let dead =
+            dead.map(|why| format!("no endpoint of `{to}` can be reached, so it waits: {why}"));
+        let is_compared = self.snapshot().service(service).is_some_and(|s| s.compared.is_some());
+        let blind = self.incomparable(service, to).filter(|_| is_compared);
+        let blind = blind.map(|why| {
+            let is_evidence = |step: &Step| {
+                let mut gates = step.gates.iter();
+                step.weight.0 < 1.0 && gates.any(|gate| gate.question == GateQuestion::Evidence)
+            };
+            let then = match plan.steps().iter().any(is_evidence) {
+                true => "`evidence` holds the rollout until then",
+                false => "no verdict ejects it meanwhile",
+            };
+            format!("{why}; {then}")
+        });
+        dead.into_iter().chain(blind).collect()
     }
 
     /// Checks an event of the rollout `base`, and prepares the weights that it sets.
@@ -274,9 +311,13 @@ impl Controller {
         event: Event,
         at: SystemTime,
     ) -> Result<Checked, Rejected> {
+        let rolled = applied(base, event, at).map_err(Rejected::Rollout)?;
+        // Most ticks, of all rollouts several times a second.
+        if rolled.weights().is_none() && !rolled.changes_state() {
+            return Ok(Checked { rolled, then: Then::Same });
+        }
         let mut state = self.state.clone();
-        let rolled =
-            self.roll(&mut state, &self.config, (base, event), at).map_err(Rejected::Rollout)?;
+        take_over(&mut state, &self.config, &rolled, at);
         if rolled.weights().is_none() {
             return Ok(Checked { rolled, then: Then::Quiet(Box::new(state)) });
         }

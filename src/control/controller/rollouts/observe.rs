@@ -108,12 +108,17 @@ impl Controller {
     /// Why the players of `service` may not grow at `now`: a window, or that its writes are refused, so that there is
     /// no evidence about them.
     fn frozen(&self, service: &str, now: SystemTime) -> Option<Frozen> {
-        let window = Windows::new(&self.config.windows).growth(service, now).frozen;
-        window.or_else(|| {
-            let mode = mode_of(&self.state, service)?;
-            let until_unix_ms = mode.until.map(UtcTime::unix_ms);
-            Some(Frozen { window: "read-only".to_owned(), until_unix_ms, second_person: false })
-        })
+        let windows = Windows::new(&self.config.windows).growth(service, now).frozen;
+        let mode = mode_of(&self.state, service).map(|mode| Frozen {
+            window: "read-only".to_owned(),
+            also: Vec::new(),
+            until_unix_ms: mode.until.map(UtcTime::unix_ms),
+            second_person: false,
+        });
+        match (windows, mode) {
+            (Some(windows), Some(mode)) => Some(windows.and(mode)),
+            (windows, mode) => windows.or(mode),
+        }
     }
 
     /// Reports something that hinders a rollout, once until its next transition.
@@ -209,6 +214,11 @@ impl Controller {
         let observed = Observed {
             moment: self.started.0.elapsed(),
             frozen: self.frozen(service, now),
+            unreached: self.unreached(live).map(String::into_boxed_str),
+            incomparable: asks(GateQuestion::Evidence)
+                .then(|| self.incomparable(service, to))
+                .flatten()
+                .map(String::into_boxed_str),
             requests: counted.finished,
             evidence: self.evidence(rollout, mismatch.as_ref()),
             slo: slo.map(|slo| rollout::slo(&slo, &seen(&live.since, &counted, latencies))),

@@ -1,6 +1,9 @@
 //! What people and the journal are told of a rollout.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -121,10 +124,10 @@ impl Controller {
         self.rollouts.retain(|service, _| kept.contains_key(service));
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
-            if lives.is_none_or(|live| live.rollout != rollout) {
+            if lives.is_none_or(|live| live.rollout != **rollout) {
                 let same = lives.filter(|live| live.rollout.is_same(&rollout));
                 let begun = same.and_then(|live| live.begun.clone());
-                let live = Live { begun, ..Live::of(rollout.resumed()) };
+                let live = Live { begun, ..Live::of(Rollout::clone(&rollout).resumed()) };
                 self.rollouts.insert(service.clone(), live);
                 self.begin_count(&service);
             }
@@ -240,6 +243,7 @@ impl Live {
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),
+            failed: BTreeMap::new(),
             begun: None,
             told: BTreeSet::new(),
         }

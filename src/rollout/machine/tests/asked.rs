@@ -3,7 +3,7 @@
 use super::*;
 
 /// The numbers of the questions among `actions`.
-fn asked(actions: &[Action]) -> Vec<u64> {
+pub(super) fn asked(actions: &[Action]) -> Vec<u64> {
     let ask = |action: &Action| match action {
         Action::RunSmoke { ask, .. } | Action::CallWebhook { ask, .. } => Some(*ask),
         _ => None,

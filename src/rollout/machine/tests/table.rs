@@ -103,7 +103,7 @@ fn events() -> Vec<Event> {
         eject("v42"),
         eject("v41"),
         Event::WeightsByHand { weights: weights(&[("v41", 1.0)]), by: by() },
-        Event::Reloaded { versions: BTreeSet::from(["v41".to_owned()]) },
+        Event::Reloaded { versions: BTreeSet::from(["v41".to_owned()]), second_person: false },
         Event::Baseline { ready: true },
     ]
 }
@@ -137,8 +137,12 @@ fn each_transition_of_the_table_is_taken_and_no_other_one() {
             let (mut stage, phase) = (stage.clone(), stage.phase());
             if matches!(event, Event::BreakIn { .. }) {
                 let window = "a".to_owned();
-                stage.rollout.frozen =
-                    Some(Frozen { window, until_unix_ms: None, second_person: false });
+                stage.rollout.frozen = Some(Frozen {
+                    window,
+                    also: Vec::new(),
+                    until_unix_ms: None,
+                    second_person: false,
+                });
             }
             let command = command(&event);
             match stage.try_send(event.clone()) {

@@ -1,7 +1,5 @@
 //! Rollback, ejection, and what others do to the split meanwhile.
 
-use std::collections::BTreeSet;
-
 use super::{
     super::*,
     stage::{PLAN, Stage, weights},
@@ -85,6 +83,7 @@ fn a_rollback_asks_no_window() {
     let mut stage = halfway();
     let frozen = crate::rollout::state::Frozen {
         window: "a".into(),
+        also: Vec::new(),
         until_unix_ms: None,
         second_person: true,
     };
@@ -192,15 +191,16 @@ fn weights_set_by_hand_stay_when_the_version_is_ejected() {
 
 #[test]
 fn a_file_without_the_version_ends_it() {
-    let versions = |names: &[&str]| -> BTreeSet<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
+    let file = |names: &[&str]| {
+        let versions = names.iter().map(|name| (*name).to_owned()).collect();
+        Event::Reloaded { versions, second_person: false }
     };
     let mut stage = halfway();
-    assert_eq!(stage.send(Event::Reloaded { versions: versions(&["v41", "v42", "v43"]) }), []);
+    assert_eq!(stage.send(file(&["v41", "v42", "v43"])), []);
     let mut other = stage.clone();
-    other.send(Event::Reloaded { versions: versions(&["v41"]) });
+    other.send(file(&["v41"]));
     assert_eq!((other.phase(), other.weights()), (Phase::Aborted, weights(&[("v41", 100.0)])));
-    stage.send(Event::Reloaded { versions: versions(&["v42"]) });
+    stage.send(file(&["v42"]));
     assert_eq!(stage.phase(), Phase::Aborted, "there is no way back any more");
     assert_eq!(stage.rollout.share(), 1.0);
 }

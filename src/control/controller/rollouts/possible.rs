@@ -1,0 +1,97 @@
+//! What a rollout needs of its surroundings before it grows: an endpoint that can be reached, and a baseline with
+//! players.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::{Controller, Live};
+use crate::{
+    control::reach::{self, Reach},
+    rollout::Missing,
+    snapshot::Version,
+};
+
+impl Controller {
+    /// Whether the rollout of `service` waits for an endpoint that can be reached, so that they must be tried again.
+    pub(in crate::control) fn waits_for_endpoint(&self, service: &str) -> bool {
+        let missing = self.rollouts.get(service).map(|live| &*live.rollout.missing);
+        missing.unwrap_or_default().iter().any(|one| matches!(one, Missing::Endpoint { .. }))
+    }
+
+    /// Endpoints to try before the rollout of `service` grows, by number; `None` before its end, by which nobody gets
+    /// another version.
+    pub(in crate::control) fn targets_of_growth(
+        &self,
+        service: &str,
+    ) -> Option<Vec<(u32, SocketAddr)>> {
+        let rollout = &self.rollouts.get(service)?.rollout;
+        if rollout.progress.begun && rollout.step + 1 >= rollout.plan.steps().len() {
+            return None;
+        }
+        let snapshot = self.snapshot();
+        let version = snapshot.service(service).and_then(|service| service.version(&rollout.to));
+        let known = version.into_iter().flat_map(|version| &version.known);
+        let serving = known.filter(|known| known.state.standing.serves());
+        Some(serving.map(|known| (known.state.id, known.state.address)).collect())
+    }
+
+    /// Notes why endpoints that were tried cannot be reached, by number. Returns whether one may be.
+    pub(in crate::control) fn note_reach(
+        &mut self,
+        service: &str,
+        failed: BTreeMap<u32, String>,
+    ) -> bool {
+        if let Some(live) = self.rollouts.get_mut(service) {
+            live.failed = failed;
+        }
+        self.rollouts.get(service).is_none_or(|live| self.unreached(live).is_none())
+    }
+
+    /// Why no endpoint of the version that grows can be reached; `None` if one may be.
+    pub(super) fn unreached(&self, live: &Live) -> Option<String> {
+        let snapshot = self.snapshot();
+        let version = snapshot.service(&live.rollout.service)?.version(&live.rollout.to)?;
+        why_unreached(version, &live.failed)
+    }
+
+    /// Why no endpoint of `version` of `service` is known to serve.
+    pub(super) fn known_unreached(&self, service: &str, version: &str) -> Option<String> {
+        let snapshot = self.snapshot();
+        why_unreached(snapshot.service(service)?.version(version)?, &BTreeMap::new())
+    }
+
+    /// Why `version` of `service` cannot be compared with a baseline, although other versions have players; `None` if
+    /// it can, or has all players and is judged alone.
+    pub(super) fn incomparable(&self, service: &str, version: &str) -> Option<String> {
+        let baseline = &self.config.services.get(service)?.baseline;
+        let snapshot = self.snapshot();
+        let in_force = snapshot.service(service)?;
+        let shares = self.shares_with(service, &self.state, None);
+        let share = |of: &str| shares.get(of).copied().unwrap_or_default();
+        if share(version) >= 1.0 {
+            return None;
+        }
+        if in_force.compared.is_none() {
+            return Some(format!(
+                "the file compares no versions of `{service}`: it has no `eject`"
+            ));
+        }
+        let right = "give `baseline` in the file the name of another version that has players";
+        if version == baseline {
+            return Some(format!("`{version}` is the baseline itself; {right}"));
+        }
+        (share(baseline) <= 0.0).then(|| {
+            format!(
+                "the baseline `{baseline}` has no players, so `{version}` is compared with nothing; {right}"
+            )
+        })
+    }
+}
+
+fn why_unreached(version: &Version, failed: &BTreeMap<u32, String>) -> Option<String> {
+    let endpoints = version.known.iter().map(|known| reach::Asked {
+        id: known.state.id,
+        label: &known.state.label,
+        state: known.state.standing.state(),
+    });
+    reach::why_unreached(endpoints, &Reach::Asked(failed.clone()))
+}
