@@ -297,7 +297,7 @@ impl Controller {
             };
             let then = match plan.steps().iter().any(is_evidence) {
                 true => "`evidence` holds the rollout until then",
-                false => "no verdict ejects it meanwhile",
+                false => "no comparison ejects it meanwhile",
             };
             format!("{why}; {then}")
         });
