@@ -22,18 +22,21 @@ use crate::{
 
 /// Takes the places that `limits` ask for, beside those that the request has `passed` with already.
 #[inline(never)]
-pub(super) fn take(limits: &RouteConcurrency, passed: &mut Passed) -> Result<Places, Stop> {
-    let places = &mut passed.places;
+pub(super) fn take(
+    limits: &RouteConcurrency,
+    passed: &mut Passed,
+) -> Result<Option<Box<Places>>, Stop> {
+    let places = passed.places.get_or_insert_default();
     let taken =
         take_one(limits.own.as_deref(), limits.priority, &mut places.own, false).and_then(|()| {
             take_one(limits.shared.as_deref(), limits.priority, &mut places.shared, true)
         });
     match taken {
-        Ok(()) => Ok(std::mem::take(places)),
+        Ok(()) => Ok(passed.places.take()),
         // It keeps what it has.
         Err(wait @ Stop::Wait(_)) => Err(wait),
         Err(refused) => {
-            *places = Places::default();
+            passed.places = None;
             Err(refused)
         }
     }
