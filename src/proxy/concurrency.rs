@@ -22,18 +22,21 @@ use crate::{
 
 /// Takes the places that `limits` ask for, beside those that the request has `passed` with already.
 #[inline(never)]
-pub(super) fn take(limits: &RouteConcurrency, passed: &mut Passed) -> Result<Places, Stop> {
-    let mut places = passed.take_places();
+pub(super) fn take(
+    limits: &RouteConcurrency,
+    passed: &mut Passed,
+) -> Result<Option<Box<Places>>, Stop> {
+    let mut places = passed.take_places().unwrap_or_default();
     let taken =
         take_one(limits.own.as_deref(), limits.priority, &mut places.own, false).and_then(|()| {
             take_one(limits.shared.as_deref(), limits.priority, &mut places.shared, true)
         });
     match taken {
-        Ok(()) => Ok(places),
+        Ok(()) => Ok(Some(places)),
         Err(stop) => {
             // It keeps what it has while it waits.
             if let Stop::Wait(_) = stop {
-                passed.places = places;
+                passed.places = Some(places);
             }
             Err(stop)
         }

@@ -72,7 +72,7 @@ struct RareOptions {
     /// Its idempotency key.
     key: Option<Rc<Key>>,
     /// Its places among the requests in flight, if they are limited.
-    places: Option<RefCell<Places>>,
+    places: Option<RefCell<Box<Places>>>,
 }
 
 impl Plan {
@@ -113,7 +113,7 @@ impl Plan {
 
     /// Its places among the requests in flight, if they are limited.
     #[inline]
-    pub(super) fn places(&self) -> Option<&RefCell<Places>> {
+    pub(super) fn places(&self) -> Option<&RefCell<Box<Places>>> {
         self.special.as_ref()?.places.as_ref()
     }
 
@@ -245,7 +245,7 @@ pub(super) fn plan(
         && client.connected.smoke.is_none()
     {
         match concurrency::take(limits, passed) {
-            Ok(taken) => places = Some(RefCell::new(taken)),
+            Ok(taken) => places = taken,
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         }
     }
@@ -288,7 +288,7 @@ pub(super) fn plan(
             pin,
             additions,
             key,
-            places,
+            places: places.map(RefCell::new),
         })),
     };
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);

@@ -18,6 +18,7 @@ const MAX_PROTOCOLS: usize = 16;
 /// Writes the head of an `admitted` request on `route` into `request`. Returns the protocol to which the
 /// connection may switch, if the client asks for one that the route allows. `epoch` is the line with the epoch
 /// of the service's fence, if it has one; `additions` are those of the route's policies.
+#[inline(always)]
 pub(super) fn render<'b>(
     request: &mut Buffer,
     admitted: &Admitted<'_, 'b>,

@@ -81,8 +81,9 @@ pub(super) struct Got {
     pub(super) read_only: Option<HeldUntilWritable>,
     /// Its turn among them has come.
     pub(super) is_writable: bool,
-    /// Its places among the requests in flight. They are given back if it waits for anything else.
-    pub(super) places: Places,
+    /// Its places among the requests in flight. They are given back if it waits for anything else. Boxed, so that their
+    /// end costs other requests one test.
+    pub(super) places: Option<Box<Places>>,
 }
 
 /// What a request has got that did not wait.
@@ -95,7 +96,7 @@ const NOTHING: &Got = &Got {
     key: None,
     read_only: None,
     is_writable: false,
-    places: Places { own: None, shared: None },
+    places: None,
 };
 
 impl Deref for Passed {
@@ -120,8 +121,8 @@ impl Passed {
     }
 
     /// Takes its places among the requests in flight.
-    pub(super) fn take_places(&mut self) -> Places {
-        self.0.as_mut().map(|got| std::mem::take(&mut got.places)).unwrap_or_default()
+    pub(super) fn take_places(&mut self) -> Option<Box<Places>> {
+        self.0.as_mut()?.places.take()
     }
 
     /// Lets the `head` say what becomes of the request.
@@ -172,13 +173,15 @@ impl Waiting {
         let refused = |problem| Waited::Refused(problem, None);
         passed.read_only = None;
         if !matches!(self.wait, Wait::Place(_)) {
-            passed.places = Places::default();
+            passed.places = None;
         }
         match self.wait {
-            Wait::Place(wait) => match wait.end(client, &mut passed.places).await {
-                Ok(()) => {}
-                Err(problem) => return refused(problem),
-            },
+            Wait::Place(wait) => {
+                match wait.end(client, passed.places.get_or_insert_default()).await {
+                    Ok(()) => {}
+                    Err(problem) => return refused(problem),
+                }
+            }
             Wait::Fence(held) => match fence::called(held, client).await {
                 Ok(held) => passed.fence = Some(held),
                 Err(problem) => return refused(problem),

@@ -7,7 +7,7 @@ use super::{places::Places, turn::Turn};
 /// The head of the response has arrived, or none will: notes the latency, and gives back places of adaptive limits
 /// if the work is done although the response goes on.
 #[cold]
-pub(super) fn worked(turn: &Turn<'_>, places: &RefCell<Places>) {
+pub(super) fn worked(turn: &Turn<'_>, places: &RefCell<Box<Places>>) {
     let Some(limits) = turn.plan.route().concurrency.as_deref() else { return };
     let status = turn.record.status;
     if let Some(latency) = &limits.latency

@@ -157,7 +157,7 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Record a transition.
-    Record(Entry),
+    Record(Box<Entry>),
     /// Set the weights of the service, all versions not named getting 0.
     SetWeights(Weights),
     /// Run a smoke check against the new version.

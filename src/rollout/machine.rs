@@ -240,7 +240,7 @@ impl Run {
         let entry =
             Entry { on, from, to, step, by, reason, at_unix_ms, break_in, approves, judged };
         self.state.remember(entry.clone());
-        self.actions.push(Action::Record(entry));
+        self.actions.push(Action::Record(Box::new(entry)));
     }
 
     /// Notes what those gates of the step say that `counts`, for the transition that rests on them.

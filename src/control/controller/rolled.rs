@@ -20,7 +20,7 @@ pub(super) struct Rolled {
 impl Rolled {
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.actions.iter().filter_map(|action| match action {
-            Action::Record(entry) => Some(entry),
+            Action::Record(entry) => Some(&**entry),
             _ => None,
         })
     }

@@ -6,7 +6,7 @@ use crate::rollout::Judged;
 
 fn entries(actions: Vec<Action>) -> Vec<Entry> {
     let each = actions.into_iter().filter_map(|action| match action {
-        Action::Record(entry) => Some(entry),
+        Action::Record(entry) => Some(*entry),
         _ => None,
     });
     each.collect()
