@@ -64,7 +64,7 @@ pub(super) async fn answer(turn: &mut Turn<'_>, began: Instant) -> NextState {
     if let Some(key) = plan.key() {
         let left = matches!(relayed, Err(AttemptError::ClientGone | AttemptError::ClientSlow));
         if relayed.is_ok() || left && receive(attempt, client, plan, response, answer).await {
-            key.answered(answer.take_copy());
+            key.answered(answer.take_copy().filter(|_| !answer.is_stream));
         }
     }
     if let Err(broken) = relayed {
@@ -120,7 +120,8 @@ fn poll_answer(
     })
 }
 
-/// Receives the rest of a response that is kept, although its client has left; returns whether it is whole.
+/// Receives the rest of a response that is kept, although its client has left; returns whether it is whole, or will not
+/// be kept: a stream, and a body that is too large, may never end. It has as long as the route gives a response.
 #[cold]
 async fn receive(
     attempt: &mut Attempt<'_>,
@@ -129,13 +130,20 @@ async fn receive(
     response: &mut Buffer,
     answer: &mut Answer,
 ) -> bool {
-    let due = || plan.until(Instant::now(), plan.route().body.timeout);
+    let ends = Instant::now() + plan.route().timeout;
+    let due = || plan.until(Instant::now(), plan.route().body.timeout).min(ends);
     client.deadline.set(due());
     poll_fn(|cx| {
+        if !answer.is_kept() {
+            return Poll::Ready(true);
+        }
         if let Poll::Ready(received) =
             attempt.poll_body(cx, &mut tokio::io::empty(), response, answer)
         {
             return Poll::Ready(received.is_ok());
+        }
+        if !answer.is_kept() {
+            return Poll::Ready(true);
         }
         if answer.take_progress() {
             client.deadline.set(due());

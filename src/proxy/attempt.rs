@@ -114,6 +114,11 @@ impl Answer {
         self.relay.take_progress()
     }
 
+    /// Whether the body is kept, as far as it has come: it is no stream, and not too large.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.is_stream && self.relay.is_kept()
+    }
+
     /// The body after its end, if all of it was kept.
     pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
         self.relay.take_copy()

@@ -38,7 +38,9 @@ pub(super) fn ask(
     {
         return judge(authorizer, verdict, lines);
     }
-    let about = authorizer.by.as_ref().and_then(|by| by.present(request, &route.params));
+    // The version may read another one of two values than the one that an answer is about.
+    let by = authorizer.by.as_ref().filter(|by| !by.is_doubled(request));
+    let about = by.and_then(|by| by.present(request, &route.params));
     let key = about.map(|about| AuthorizerState::key(&route.label, about.value));
     if let Some(verdict) = key.and_then(|key| authorizer.state.find(&key, Instant::now())) {
         authorizer.state.note(Asked::Cached);

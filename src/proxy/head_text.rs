@@ -20,6 +20,12 @@ pub(super) fn field<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
     Some(&text[place.0..place.1])
 }
 
+/// The value of the field called `name`, if there is exactly one.
+pub(super) fn only_field<'t>(text: &'t [u8], name: &str) -> Option<&'t [u8]> {
+    let (start, end) = place(text, name)?;
+    place(&text[start..], name).is_none().then_some(&text[start..end])
+}
+
 /// Replaces the value of the first field called `name`, if the head in `text` has one.
 pub(super) fn set_field(text: &mut Buffer, name: &str, value: &[u8]) {
     if let Some((start, end)) = place(text.data(), name) {

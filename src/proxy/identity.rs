@@ -88,8 +88,12 @@ fn verified(
 /// The token in the first of the places `from` that has one.
 fn sent<'a>(from: &[KeySource], request: &RequestView<'a>) -> Result<&'a [u8], TokenFault> {
     for source in from {
+        // The version might read the other one.
+        if request.is_doubled(source) {
+            return Err(TokenFault::Malformed);
+        }
         let found = match source {
-            KeySource::Header(name) => in_header(name, request)?,
+            KeySource::Header(name) => in_header(name, request),
             KeySource::Cookie(name) => request.cookie(name),
             // Refused by the check of the configuration.
             _ => None,
@@ -101,21 +105,17 @@ fn sent<'a>(from: &[KeySource], request: &RequestView<'a>) -> Result<&'a [u8], T
     Err(TokenFault::Missing)
 }
 
-/// The token in the header field `name`. If there are two such fields, the version might read the other one.
-fn in_header<'a>(name: &str, request: &RequestView<'a>) -> Result<Option<&'a [u8]>, TokenFault> {
-    let mut fields = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
-    let (first, None) = (fields.next(), fields.next()) else {
-        return Err(TokenFault::Malformed);
-    };
-    let Some(value) = first.map(|field| field.value) else { return Ok(None) };
-    Ok(match value.split_first_chunk::<7>() {
+/// The token in the header field `name`.
+fn in_header<'a>(name: &str, request: &RequestView<'a>) -> Option<&'a [u8]> {
+    let value = request.header(name)?;
+    match value.split_first_chunk::<7>() {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
             Some(token.trim_ascii())
         }
         // Of another scheme, which is not ours to judge.
         _ if name == "authorization" => None,
         _ => Some(value),
-    })
+    }
 }
 
 /// The response to a request without a token that counts (RFC 6750 section 3), or a wait for the issuer's keys.

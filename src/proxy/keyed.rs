@@ -55,7 +55,8 @@ pub(super) fn begin(
     let length = gather(policy, route, admitted, client)?;
     let body = &client.inbox.data()[admitted.head_bytes..][..length];
     let player = service.cohort.key(view, &route.params);
-    let id = policy.table.id(player.value, &key);
+    let source = service.cohort.label(player.source);
+    let id = policy.table.id((source, player.value), &key);
     let print = Fingerprint::of(view.method, view.path, view.query, body);
     Err(Stop::Wait(Wait::Key(Box::new(Beginning::new(policy, id, print)))))
 }

@@ -85,6 +85,11 @@ impl Relay {
         self.tap = Some(Box::new(tap));
     }
 
+    /// Whether the body is kept, as far as it has come.
+    pub(super) fn is_kept(&self) -> bool {
+        self.tap.as_ref().is_some_and(|tap| tap.is_whole())
+    }
+
     /// The copy of the body after its end, if the tap could keep all of it.
     pub(super) fn take_copy(&mut self) -> Option<Vec<u8>> {
         self.tap.take()?.into_body()

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     config::units::Weight,
+    policy::idempotency::parse_key,
     policy::retry::{
         self, Failed, Next, Outcome, Place, Request, RetryAfter, RetryReason, Withheld,
     },
@@ -177,7 +178,9 @@ fn request<'t>(turn: &'t Turn<'_>, whole: bool) -> Request<'t> {
     Request {
         class: plan.class,
         method: head_text::method(text),
-        keyed: head_text::field(text, "Idempotency-Key").is_some(),
+        // A version that cannot read the key may take the request for one without.
+        keyed: head_text::only_field(text, "Idempotency-Key")
+            .is_some_and(|key| parse_key(key).is_ok()),
         whole,
         once: plan.key().is_some(),
         fenced: plan.service().fence.is_some(),

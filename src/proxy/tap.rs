@@ -29,6 +29,11 @@ impl Tap {
         self.copy = None;
     }
 
+    /// Whether all that passed is here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.copy.is_some()
+    }
+
     /// The body, if all that passed is here.
     pub(super) fn into_body(self) -> Option<Vec<u8>> {
         self.copy

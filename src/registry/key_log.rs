@@ -22,9 +22,10 @@ pub struct KeyId([u8; 16]);
 pub struct Fingerprint([u8; 16]);
 
 impl KeyId {
-    /// The key `key` of `player` on `route`.
-    pub fn of(route: &str, player: &[u8], key: &[u8]) -> Self {
-        Self(hash(&[route.as_bytes(), player, key]))
+    /// The key `key` on `route` of the player who is known as `player` by `source`: equal values of different sources
+    /// are different players.
+    pub fn of(route: &str, (source, player): (&str, &[u8]), key: &[u8]) -> Self {
+        Self(hash(&[route.as_bytes(), source.as_bytes(), player, key]))
     }
 
     /// That with these bytes.

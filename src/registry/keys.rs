@@ -232,8 +232,8 @@ impl KeyTable {
         }
     }
 
-    /// The key `key` of `player` on the route.
-    pub fn id(&self, player: &[u8], key: &[u8]) -> KeyId {
+    /// The key `key` of the player who is known as `player.1` by the source `player.0`, on the route.
+    pub fn id(&self, player: (&str, &[u8]), key: &[u8]) -> KeyId {
         KeyId::of(&self.route, player, key)
     }
 

@@ -73,6 +73,11 @@ impl Cohort {
         None
     }
 
+    /// Whether `request` has more than one value at one of the sources.
+    pub fn is_doubled(&self, request: &RequestView<'_>) -> bool {
+        self.sources.iter().any(|source| request.is_doubled(&source.source))
+    }
+
     /// The source number `source` as in the file: `cookie:uid`.
     pub fn label(&self, source: u16) -> &str {
         self.sources.get(usize::from(source)).map_or("client-ip", |s| &s.label)

@@ -6,7 +6,7 @@ use httparse::Header;
 use ipnet::IpNet;
 
 use super::claims::Claims;
-use crate::config::schema::RuleMatch;
+use crate::config::{pattern::KeySource, schema::RuleMatch};
 
 /// The parts of a request that routing reads. Borrowed from the connection's buffer; nothing is
 /// copied.
@@ -57,6 +57,34 @@ impl<'a> RequestView<'a> {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (key == name).then_some(value)
         })
+    }
+
+    /// Whether there is more than one value at `source`, so that somebody else may read another one than the first. Names
+    /// of header fields are compared as programs compare them that cannot tell `-` from `_`.
+    pub fn is_doubled(&self, source: &KeySource) -> bool {
+        let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        let is_called =
+            |field: &str, name: &str| field.bytes().map(plain).eq(name.bytes().map(plain));
+        let times = match source {
+            KeySource::Header(name) => {
+                self.headers.iter().filter(|field| is_called(field.name, name)).count()
+            }
+            KeySource::Cookie(name) => {
+                let cookies = self.headers.iter().filter(|field| is_called(field.name, "cookie"));
+                let pairs = cookies.flat_map(|field| field.value.split(|byte| *byte == b';'));
+                let is_it = |pair: &&[u8]| {
+                    let value = pair.trim_ascii_start().strip_prefix(name.as_bytes());
+                    value.is_some_and(|rest| rest.first() == Some(&b'='))
+                };
+                pairs.filter(is_it).count()
+            }
+            KeySource::Query(name) => {
+                let names = self.query.split('&').map(|pair| pair.split('=').next());
+                names.filter(|found| *found == Some(&**name)).count()
+            }
+            KeySource::Path(_) | KeySource::Claim(_) | KeySource::ClientIp => 1,
+        };
+        times > 1
     }
 
     /// The value of the claim `name`, if it is there and is one value.

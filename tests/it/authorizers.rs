@@ -169,6 +169,30 @@ fn an_answer_counts_for_its_time_for_all_workers_and_failures_are_not_remembered
     });
 }
 
+/// The version may read another one of two values than the one that an answer was about.
+#[test]
+fn a_request_with_two_values_is_asked_about_whatever_is_remembered() {
+    let (origin, (gate, asked)) = (Origin::answering("ok"), gate());
+    for by in ["header:authorization", "cookie:sid"] {
+        let before = asked.load(SeqCst);
+        let cache = format!(", cache: {{ by: '{by}', for: 1m }}");
+        let proxy = asking(&origin, &url(&gate), &cache).start();
+        let mut client = proxy.connect();
+        let one = |client: &mut Client| {
+            let request = client.get("/bets/1").header("Authorization", "Bearer good");
+            request.header("Cookie", "sid=1").send().status
+        };
+        assert_eq!([one(&mut client), one(&mut client)], [200, 200]);
+        assert_eq!(asked.load(SeqCst), before + 1, "{by}");
+        for _ in 0..2 {
+            let request = client.get("/bets/1").header("Authorization", "Bearer good");
+            let request = request.header("Cookie", "sid=1; a=b;sid=2");
+            assert_eq!(request.header("Authorization", "Bearer other").send().status, 200);
+        }
+        assert_eq!(asked.load(SeqCst), before + 3, "{by}");
+    }
+}
+
 #[test]
 fn of_many_requests_with_the_same_question_one_asks() {
     let (origin, (gate, asked)) = (Origin::answering("ok"), gate());

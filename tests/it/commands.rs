@@ -185,9 +185,13 @@ fn a_reason_neither_commands_the_terminal_nor_looks_like_a_line() {
     let (v1, v2) = (Origin::answering("v1"), Origin::answering("v2"));
     let builder = Proxy::builder().version("v1", &v1).version("v2", &v2);
     let proxy = builder.top("admin: { address: 127.0.0.1:0 }").start();
-    let reason = "slow\n\u{1b}[2J\u{9b}31m\u{7f}\rgame-api  v2  serving\u{7}";
-    let shown = r"slow\n\u{1b}[2J\u{9b}31m\u{7f}\rgame-api  v2  serving\u{7}";
-    let in_a_line = shown.replace(r"\n", "; ").replace("2J; ", "2J");
+    let wrong = ["eject", "game-api", "v2", "--reason", "slow\u{1b}[2J\u{9b}31m\u{7f}\r\u{7}"];
+    let (code, _, problem) = run(&proxy, &wrong);
+    assert_eq!((code, problem.lines().count()), (Some(65), 1), "{problem:?}");
+    assert!(problem.contains(r"the control character \u{1b}"), "{problem:?}");
+    let reason = "slow\ngame-api  v2  serving";
+    let shown = r"slow\ngame-api  v2  serving";
+    let in_a_line = shown.replace(r"\n", "; ");
     let eject = ["eject", "game-api", "v2", "--reason", reason];
     run(&proxy, &eject);
     for (arguments, lines, expected) in [

@@ -143,6 +143,79 @@ fn a_key_is_of_a_player_and_of_one_request() {
     assert_eq!(origin.requests(), 4);
 }
 
+/// Equal values of different sources are different players: whoever has no session may call themselves anything.
+#[test]
+fn a_value_of_another_source_is_another_player() {
+    let ledger = Ledger::default();
+    let origin = bookkeeper(&ledger);
+    let key = "cohort: { key: [ 'header:x-player', 'cookie:guest', 'query:p' ] }";
+    let proxy = Proxy::builder().version("v1", &origin).service(key).route("idempotency: { }");
+    let proxy = proxy.start();
+    let mut client = proxy.connect();
+    let mut bet = |name: &str, value: &str| {
+        let bet = client.post("/bets", b"5").header("Idempotency-Key", "k");
+        let answer = if name.is_empty() { bet.send() } else { bet.header(name, value).send() };
+        (answer.status, replayed(&answer))
+    };
+    assert_eq!(bet("X-Player", "ada"), (201, false));
+    assert_eq!(bet("X-Player", "ada"), (201, true));
+    assert_eq!(bet("Cookie", "guest=ada"), (201, false));
+    assert_eq!(bet("X-Player", "127.0.0.1"), (201, false));
+    assert_eq!(bet("", ""), (201, false), "by the address");
+    assert_eq!(origin.requests(), 4);
+}
+
+/// What has no end is not awaited for a client that has left: it would hold its connections for good.
+#[test]
+fn a_response_without_an_end_does_not_outlast_its_client() {
+    for kind in ["text/event-stream", "application/octet-stream"] {
+        let origin = Origin::start(move |call| {
+            call.skip_body()?;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n");
+            call.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n"))?;
+            while call.send("5\r\ntick\n\r\n").is_ok() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Ok(())
+        });
+        // One of them is too large soon, the other one is never kept.
+        let proxy = keyed(&origin, "answer: 200B").start();
+        let mut client = proxy.connect();
+        client.send(
+            "POST /bets HTTP/1.1\r\nHost: a\r\nX-Player: p\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
+        );
+        origin.await_requests(1);
+        drop(client);
+        eventually("nothing is in flight", || proxy.in_flight() == 0);
+        let mut client = proxy.connect();
+        let again = client.post("/bets", b"x").header("Idempotency-Key", "k");
+        assert_eq!(again.header("X-Player", "p").send().status, 409, "{kind}");
+        assert_eq!(origin.requests(), 1);
+    }
+}
+
+#[test]
+fn a_response_that_goes_on_for_longer_than_the_route_allows_is_not_awaited() {
+    let origin = Origin::start(|call| {
+        call.skip_body()?;
+        call.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        while call.send("1\r\nx\r\n").is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    });
+    let service = "cohort: { key: [ \"header:x-player\" ] }";
+    let proxy = Proxy::builder().version("v1", &origin).service(service);
+    let proxy = proxy.route("timeout: 300ms, idempotency: { }").start();
+    let mut client = proxy.connect();
+    client.send(
+        "POST /bets HTTP/1.1\r\nHost: a\r\nX-Player: p\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
+    );
+    origin.await_requests(1);
+    drop(client);
+    eventually("nothing is in flight", || proxy.in_flight() == 0);
+}
+
 #[test]
 fn a_missing_or_malformed_key_is_refused_where_one_is_required() {
     let origin = Origin::answering("ok");

@@ -109,6 +109,20 @@ fn a_write_with_a_key_is_sent_again_whole_where_the_route_says_that_keys_are_hon
     }
 }
 
+/// A version that cannot read a key may take the request for one without, and act twice.
+#[test]
+fn a_key_that_nobody_can_read_is_none() {
+    let long = "k".repeat(300);
+    for keys in [&[""][..], &["\"\""], &["\"7"], &["7, 8"], &[&long], &["7", "8"], &["7", "7"]] {
+        let origin = failing("ok", 1, resets);
+        let proxy = one(&origin, "{ idempotency_key: honoured }").start();
+        let mut client = proxy.connect();
+        let bet = client.post("/bets", b"stake=10");
+        let bet = keys.iter().fold(bet, |bet, key| bet.header("Idempotency-Key", key));
+        assert_eq!((bet.send().status, origin.requests()), (502, 1), "{keys:?}");
+    }
+}
+
 #[test]
 fn a_body_in_chunks_is_kept_and_sent_with_its_length() {
     let origin = failing("ok", 1, refuses);

@@ -265,6 +265,33 @@ fn a_cookie_holds_a_token_and_http2_clients_send_theirs() {
     assert_eq!(client.get("/bets/1").status, 401);
 }
 
+/// The version might read the other one.
+#[test]
+fn a_request_with_two_tokens_in_one_place_is_refused() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let keys = issuer.serve();
+    let proxy = asking(&origin, &url(&keys), "from: [ header:x-token, cookie:session ]").start();
+    let token = issuer.token("ada", json!({}));
+    let ask = |fields: &[(&str, &str)]| {
+        let mut client = proxy.connect();
+        let request = client.get("/bets/1");
+        let request =
+            fields.iter().fold(request, |request, (name, value)| request.header(name, value));
+        request.send().status
+    };
+    let (good, forged) = (format!("session={token}"), "session=forged.token.x");
+    assert_eq!([ask(&[("Cookie", &good)]), ask(&[("X-Token", &token)])], [200, 200]);
+    for fields in [
+        &[("Cookie", &*format!("{good}; {forged}"))][..],
+        &[("Cookie", &good), ("Cookie", forged)],
+        &[("X-Token", &token), ("X-Token", "forged.token.x")],
+        &[("X-Token", &token), ("x_token", "forged.token.x")],
+    ] {
+        assert_eq!(ask(fields), 401, "{fields:?}");
+    }
+    assert_eq!(origin.requests(), 2);
+}
+
 #[test]
 fn players_who_are_known_by_a_claim_have_idempotency_keys_of_their_own() {
     let (origin, issuer) = (Origin::answering("ok"), Issuer::new());

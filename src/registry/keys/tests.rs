@@ -20,7 +20,7 @@ fn print(body: &[u8]) -> Fingerprint {
 }
 
 fn begin(table: &Arc<KeyTable>, key: &[u8]) -> KeyLease {
-    match table.enter(table.id(b"p", key), print(b"x"), &RULES) {
+    match table.enter(table.id(("client-ip", b"p"), key), print(b"x"), &RULES) {
         Entered::Begin(lease) => lease,
         other => panic!("{other:?}"),
     }
@@ -38,8 +38,9 @@ fn count(table: &KeyTable, event: KeyEvent) -> u64 {
 fn an_answered_key_replays_to_its_player_and_request_only() {
     let table = table();
     begin(&table, b"k").answered(200, || answer(b"won"));
-    let enter =
-        |player: &[u8], body: &[u8]| table.enter(table.id(player, b"k"), print(body), &RULES);
+    let enter = |player: &[u8], body: &[u8]| {
+        table.enter(table.id(("client-ip", player), b"k"), print(body), &RULES)
+    };
     assert!(matches!(enter(b"p", b"x"), Entered::Replay(kept) if *kept.body == *b"won"));
     assert!(matches!(enter(b"p", b"y"), Entered::Mismatch));
     assert!(matches!(enter(b"q", b"x"), Entered::Begin(_)), "another player");
@@ -61,8 +62,13 @@ fn a_key_whose_request_was_not_sent_is_freed_and_one_that_was_is_unsure() {
     lost.attempting();
     lost.unprocessed();
     drop(lost);
-    let enter =
-        |unsure| table.enter(table.id(b"p", b"lost"), print(b"x"), &KeyRules { unsure, ..RULES });
+    let enter = |unsure| {
+        table.enter(
+            table.id(("client-ip", b"p"), b"lost"),
+            print(b"x"),
+            &KeyRules { unsure, ..RULES },
+        )
+    };
     assert!(matches!(enter(Unsure::Conflict), Entered::Unsure));
     let Entered::Begin(asked) = enter(Unsure::Ask) else { panic!("it is sent again") };
     assert!(asked.was_unsure());
@@ -81,7 +87,7 @@ fn of_many_threads_with_one_key_one_begins_and_the_others_get_its_answer() {
     let threads: Vec<_> = (0..100)
         .map(|_| {
             let table = Arc::clone(&table);
-            let id = table.id(b"p", b"k");
+            let id = table.id(("client-ip", b"p"), b"k");
             let Entered::Wait(wait) = table.enter(id, print(b"x"), &RULES) else { panic!("begun") };
             thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -91,7 +97,7 @@ fn of_many_threads_with_one_key_one_begins_and_the_others_get_its_answer() {
             })
         })
         .collect();
-    let id = table.id(b"p", b"k");
+    let id = table.id(("client-ip", b"p"), b"k");
     assert!(matches!(table.enter(id, print(b"x"), &RULES), Entered::Crowded));
     assert_eq!(table.waiting(), 100);
     first.attempting();
@@ -105,13 +111,14 @@ fn keys_and_responses_are_bounded_and_a_live_key_is_never_forgotten() {
     let table = table();
     let rules = KeyRules { memory: 16 * 1000, ..RULES };
     for n in 0u32..1000 {
-        let id = table.id(b"p", &n.to_be_bytes());
+        let id = table.id(("client-ip", b"p"), &n.to_be_bytes());
         let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("room") };
         lease.attempting();
         lease.answered(200, || answer(&[7; 100]));
     }
     assert!(table.bytes() <= rules.memory);
-    let enter = |n: u32| table.enter(table.id(b"p", &n.to_be_bytes()), print(b"x"), &rules);
+    let enter =
+        |n: u32| table.enter(table.id(("client-ip", b"p"), &n.to_be_bytes()), print(b"x"), &rules);
     assert!(matches!(enter(1000), Entered::Full));
     assert!(matches!(enter(0), Entered::NotKept), "its response was too old, and it is known");
     assert!(matches!(enter(999), Entered::Replay(_)));
@@ -124,7 +131,7 @@ fn keys_whose_time_has_passed_make_room() {
     let table = table();
     let rules = KeyRules { window: 0, most: 4, ..RULES };
     for n in 0u32..100 {
-        let id = table.id(b"p", &n.to_be_bytes());
+        let id = table.id(("client-ip", b"p"), &n.to_be_bytes());
         let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("room") };
         lease.attempting();
         lease.answered(200, || answer(b"ok"));

@@ -9,7 +9,7 @@ const LONG: Duration = Duration::from_secs(10);
 
 fn row(key: &[u8], until: u32) -> KeyRow {
     KeyRow {
-        id: KeyId::of("game\nbet", b"p", key),
+        id: KeyId::of("game\nbet", ("client-ip", b"p"), key),
         route: "game\nbet".into(),
         print: Fingerprint::of("POST", "/bets", "", b"x"),
         until,
