@@ -31,27 +31,18 @@ mod smoke;
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
     Router,
-    error_handling::HandleErrorLayer,
     extract::{ConnectInfo, Request, State},
     middleware::{self, Next},
     response::Response,
 };
-use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
-
 pub use problem::Problem;
 
 use crate::control::tasks::ControlPlane;
-
-/// Concurrent requests; further ones get 503. A scrape, a console and a few scripts need a handful.
-const REQUESTS: usize = 64;
-
-/// Longest time from the end of a request's head to the head of its response.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Binds the admin endpoint's socket.
 pub fn bind(address: SocketAddr) -> std::io::Result<(TcpListener, SocketAddr)> {
@@ -85,11 +76,7 @@ pub async fn serve(
 }
 
 fn router(observatory: ControlPlane) -> Router {
-    let bounds = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(|error| bounds::problem(error, REQUESTS, REQUEST_TIMEOUT)))
-        .load_shed()
-        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS))
-        .timeout(REQUEST_TIMEOUT);
+    let bounds = middleware::from_fn_with_state(bounds::Places::default(), bounds::bound);
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
         .merge(pins::routes(observatory.clone()))

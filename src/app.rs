@@ -236,8 +236,7 @@ impl App {
         let (names, resolving) = resolving(&config.resolver);
         let socket = admin.map(|(socket, _)| socket);
         let admin_is_open = watch::Sender::new(false);
-        let socket = socket.map(|socket| (socket, admin_is_open.subscribe()));
-        let control = Control::spawn(&observatory, resolving, socket)?;
+        let control = Control::spawn(&observatory, resolving, (socket, admin_is_open.subscribe()))?;
         names.prepare(&config);
         let reloader = Reloader::new(observatory.clone(), names);
         let watch = file.and_then(|file| reloader.follow(&file));

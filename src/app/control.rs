@@ -34,7 +34,7 @@ impl Control {
     pub(super) fn spawn(
         observatory: &ControlPlane,
         resolving: Resolver,
-        admin: Option<(TcpListener, watch::Receiver<bool>)>,
+        admin: (Option<TcpListener>, watch::Receiver<bool>),
     ) -> io::Result<Self> {
         let (safe, serving) = (observatory.clone(), observatory.clone());
         Ok(Self {
@@ -83,7 +83,7 @@ fn safety(observatory: &ControlPlane) {
 fn service(
     observatory: &ControlPlane,
     resolving: Resolver,
-    admin: Option<(TcpListener, watch::Receiver<bool>)>,
+    (socket, is_open): (Option<TcpListener>, watch::Receiver<bool>),
 ) {
     let run = Supervised(observatory);
     run.task("absorb", ControlPlane::absorb);
@@ -91,7 +91,16 @@ fn service(
     run.task("pins", ControlPlane::attend_pins);
     run.task("alert", ControlPlane::alert);
     run.task("plans", ControlPlane::follow_plans);
-    run.task("announce", ControlPlane::announce);
+    let has_begun = is_open.clone();
+    run.task("announce", move |observatory| {
+        let mut has_begun = has_begun.clone();
+        async move {
+            // Before that it is not known who was told already.
+            if has_begun.wait_for(|is_open| *is_open).await.is_ok() {
+                observatory.announce().await;
+            }
+        }
+    });
     run.task("keys", ControlPlane::fetch_keys);
     run.task("authorizers", ControlPlane::open_authorizers);
     run.task("rollout", ControlPlane::roll_out);
@@ -107,7 +116,7 @@ fn service(
         };
         resolving.run(in_force, tell)
     });
-    let Some((socket, is_open)) = admin else { return };
+    let Some(socket) = socket else { return };
     run.task("admin", move |observatory| {
         let (socket, is_open) = (socket.try_clone(), is_open.clone());
         async move {

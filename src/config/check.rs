@@ -370,12 +370,14 @@ trusted_proxies: [ 10.0.0.0/8, 10.0.0.0/8, ::1, ::/0 ]
                 "{SERVICES}{LISTEN}routes:
 - {{ service: a, access: {{ }} }}
 - {{ service: a, match: {{ path: /b }}, access: {{ allow: [ 10.1.0.0/16, 192.0.2.7 ], deny: [ 10.0.0.0/8, 10.0.0.0/8 ] }} }}
+- {{ service: a, match: {{ path: /c }}, access: {{ allow: [], deny: [ 10.0.0.0/8 ] }} }}
 "
             ),
             "\
 4:25: routes[0].access: neither `allow` nor `deny`; write the addresses, or leave `access` out
 5:57: routes[1].access.allow[0]: `10.1.0.0/16` is denied by `10.0.0.0/8`, so it admits nobody; leave one of them out
-5:103: routes[1].access.deny[1]: `10.0.0.0/8` twice; write it once",
+5:103: routes[1].access.deny[1]: `10.0.0.0/8` twice; write it once
+6:55: routes[2].access.allow: admits nobody; write the addresses, or leave `allow` out to admit all",
         );
     }
 

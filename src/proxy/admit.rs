@@ -94,13 +94,17 @@ pub(super) fn admit<'a, 'b>(
     }
     let counts = matches!(head.method, "OPTIONS" | "TRACE") && snapshot.forwarding.max_forwards;
     let ends_here = counts && head.count_forwards();
-    let head = &*head;
     let connected = &*client.connected;
     // Behind a trusted proxy each request may have another client.
     let forwarded = match &*snapshot.trusted_proxies {
         [] => None,
         trusted => forwarded::read(head.headers, connected.address, trusted),
     };
+    if head.has_disguised || head.has_claims && forwarded.is_none() {
+        // What the version does not get must not choose it either.
+        head.drop_claims(forwarded.is_some());
+    }
+    let head = &*head;
     let named = forwarded.as_ref().map(|forwarded| forwarded.client);
     let address = named.unwrap_or(connected.address);
     let header = |name| header(head.headers, name);

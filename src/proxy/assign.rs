@@ -4,31 +4,16 @@
 use std::time::SystemTime;
 
 use super::{
-    admit::Admitted,
-    breaker, identity, notices,
-    pin::{self, PinTurn},
-    policies::{self, Additions},
-    problem::ProxyError,
-    read_only,
-    rejected::Stop,
-    waiting::Passed,
-    worker::Worker,
+    admit::Admitted, breaker, identity, notices, pin, policies, problem::ProxyError,
+    rare::RareOptions, read_only, rejected::Stop, waiting::Passed, worker::Worker,
 };
 use crate::{
     routing::RequestView,
     snapshot::{Decision, Snapshot, Standing},
 };
 
-/// What comes with a decision, for few requests.
-#[derive(Default)]
-pub(super) struct Assigned {
-    /// What the response of the version may do to pins.
-    pub(super) pin: Option<Box<PinTurn>>,
-    /// What the route's policies add to the request and to its response.
-    pub(super) additions: Option<Box<Additions>>,
-}
-
-/// The decision for the `admitted` request by `snapshot`, or why there is none. `request` is a view of it.
+/// The decision for the `admitted` request by `snapshot`, with what few requests get beside it, or why there is none.
+/// `request` is a view of it.
 #[inline(always)]
 pub(super) fn assign(
     worker: &Worker,
@@ -36,7 +21,7 @@ pub(super) fn assign(
     admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
     passed: &mut Passed,
-) -> Result<(Decision, Assigned), Stop> {
+) -> Result<(Decision, Option<Box<RareOptions>>), Stop> {
     let number = match &snapshot.routing_issuer {
         None => snapshot.route_of(request),
         Some(issuer) => {
@@ -46,9 +31,9 @@ pub(super) fn assign(
     };
     let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
     let route = &snapshot.routes[number as usize];
-    let (mut additions, mut queues) = (None, false);
+    let (mut rare, mut queues) = (None, false);
     if let Some(policies) = &route.policies {
-        additions = policies::ask(worker, (policies, route), admitted, request, passed)?;
+        rare = policies::ask(worker, (policies, route), admitted, request, passed)?;
         if policies.notices {
             return Err(notices::answer(&snapshot.notices, admitted));
         }
@@ -58,30 +43,35 @@ pub(super) fn assign(
     if service.standing.is_some() || queues {
         let standing = service.standing.as_deref();
         read_only::enter(standing, (number, route), admitted, passed)?;
-        announce(standing, &mut additions);
+        announce(standing, &mut rare);
     }
     let claimed;
-    let request = match additions.as_deref() {
-        Some(Additions { claims: Some(claims), .. }) => {
+    let request = match rare.as_ref().and_then(|rare| rare.additions.claims.as_deref()) {
+        Some(claims) => {
             claimed = RequestView { claims: Some(claims), ..*request };
             &claimed
         }
-        _ => request,
+        None => request,
     };
-    let (mut decided, mut pin) = (snapshot.decide(number, request), None);
+    let mut decided = snapshot.decide(number, request);
+    let mut pin = None;
     if let Some(pins) = &service.pins {
         (decided, pin) = pin::assign(snapshot, pins, (number, request), decided);
     }
     let Some(decision) = decided else { return Err(ProxyError::NoVersion.problem().into()) };
-    breaker::admit(worker, service, &service.versions[usize::from(decision.version)])?;
-    Ok((decision, Assigned { pin, additions }))
+    let version = &service.versions[usize::from(decision.version)];
+    breaker::admit_in_turn(worker, service, version, passed)?;
+    if pin.is_some() {
+        rare.get_or_insert_default().pin = pin;
+    }
+    Ok((decision, rare))
 }
 
 /// Adds to the response what clients of a service with this `standing` are told in advance.
 #[cold]
-fn announce(standing: Option<&Standing>, additions: &mut Option<Box<Additions>>) {
+fn announce(standing: Option<&Standing>, rare: &mut Option<Box<RareOptions>>) {
     let Some(standing) = standing.filter(|standing| standing.has_notices()) else { return };
     for line in standing.lines(SystemTime::now().into()) {
-        additions.get_or_insert_default().answer.extend_from_slice(line.as_bytes());
+        rare.get_or_insert_default().additions.answer.extend_from_slice(line.as_bytes());
     }
 }

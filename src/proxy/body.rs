@@ -103,6 +103,7 @@ impl Decoder {
 
     /// Decodes `input`, which must start where the last call's `skip` and `data` ended. If `data`
     /// is 0, more input is needed or the body has ended.
+    #[inline]
     pub(super) fn decode(&mut self, input: &[u8]) -> Result<Found, Malformed> {
         let mut skip = 0;
         loop {

@@ -4,8 +4,12 @@
 //! counts for itself, in cells that it alone writes. A rejected request is no fault of the version,
 //! so it is not part of the evidence.
 
+use tokio::time::Instant;
+
 use super::{
     problem::{Problem, ProxyError, RETRY_AFTER},
+    rejected::Stop,
+    waiting::{Passed, Wait},
     worker::Worker,
 };
 use crate::{
@@ -22,12 +26,38 @@ enum Limit {
 
 /// Returns the problem to send if the worker's part of the version's requests in flight is used up.
 pub(super) fn admit(worker: &Worker, service: &Service, version: &Version) -> Result<(), Problem> {
-    let Some(breaker) = &service.breaker else { return Ok(()) };
-    let cells = version.state.cells.of(worker.id);
-    if cells.in_flight() < breaker.requests {
+    match has_room(worker, service, version) {
+        true => Ok(()),
+        false => Err(refuse(worker, service, version)),
+    }
+}
+
+/// As [`admit`] for a request of a player, which waits for room if its turn has come in another queue.
+#[inline]
+pub(super) fn admit_in_turn(
+    worker: &Worker,
+    service: &Service,
+    version: &Version,
+    passed: &Passed,
+) -> Result<(), Stop> {
+    if has_room(worker, service, version) {
         return Ok(());
     }
-    Err(problem(shed(cells, Limit::Requests), service))
+    match passed.turn_until(Instant::now()) {
+        Some(_) => Err(Stop::Wait(Wait::Room)),
+        None => Err(refuse(worker, service, version).into()),
+    }
+}
+
+#[inline]
+fn has_room(worker: &Worker, service: &Service, version: &Version) -> bool {
+    let Some(breaker) = &service.breaker else { return true };
+    version.state.cells.of(worker.id).in_flight() < breaker.requests
+}
+
+#[cold]
+fn refuse(worker: &Worker, service: &Service, version: &Version) -> Problem {
+    problem(shed(version.state.cells.of(worker.id), Limit::Requests), service)
 }
 
 /// The response to a request that ended in `fault`. `Retry-After` is added here so that an error

@@ -22,17 +22,13 @@ use crate::{
 
 /// Takes the places that `limits` ask for, beside those that the request has `passed` with already.
 #[inline(never)]
-pub(super) fn take(
-    limits: &RouteConcurrency,
-    passed: &mut Passed,
-) -> Result<Option<Box<Places>>, Stop> {
+pub(super) fn take(limits: &RouteConcurrency, passed: &mut Passed) -> Result<Box<Places>, Stop> {
     let mut places = passed.take_places().unwrap_or_default();
-    let taken =
-        take_one(limits.own.as_deref(), limits.priority, &mut places.own, false).and_then(|()| {
-            take_one(limits.shared.as_deref(), limits.priority, &mut places.shared, true)
-        });
+    let asking = (limits.priority, passed.turn_until(Instant::now()));
+    let taken = take_one(limits.own.as_deref(), asking, &mut places.own, false)
+        .and_then(|()| take_one(limits.shared.as_deref(), asking, &mut places.shared, true));
     match taken {
-        Ok(()) => Ok(Some(places)),
+        Ok(()) => Ok(places),
         Err(stop) => {
             // It keeps what it has while it waits.
             if let Stop::Wait(_) = stop {
@@ -43,10 +39,11 @@ pub(super) fn take(
     }
 }
 
-/// Takes a place of `limit`, unless `place` is one.
+/// Takes a place of `limit`, unless `place` is one. `turn_until`: the request's turn has come in another queue, and it is
+/// kept until then.
 fn take_one(
     limit: Option<&ConcurrencyLimit>,
-    priority: Priority,
+    (priority, turn_until): (Priority, Option<Instant>),
     place: &mut Option<Place>,
     is_shared: bool,
 ) -> Result<(), Stop> {
@@ -54,11 +51,17 @@ fn take_one(
     let is_of = |place: &mut Place| limit.is_some_and(|limit| place.is_of(&limit.state));
     place.take_if(|place| !is_of(place));
     let (Some(limit), None) = (limit, &place) else { return Ok(()) };
-    match limit.state.ask(priority) {
+    let asked = match turn_until {
+        None => limit.state.ask(priority),
+        Some(_) => limit.state.ask_in_turn(),
+    };
+    match asked {
         Asking::Taken(taken) => *place = Some(taken),
         Asking::Wait(wait) => {
             let until = Instant::now() + limit.queue_timeout;
-            return Err(Stop::Wait(Wait::Place(Box::new(WaitForPlace { wait, until, is_shared }))));
+            let until = turn_until.map_or(until, |turn| turn.max(until));
+            let wait = WaitForPlace { wait, until, turn_until, is_shared };
+            return Err(Stop::Wait(Wait::Place(Box::new(wait))));
         }
         Asking::Full => return Err(FULL.into()),
     }

@@ -92,7 +92,7 @@ fn question(
             headers.append(name, value);
         }
     };
-    for field in admitted.head.headers {
+    for field in admitted.head.headers.iter() {
         if authorizer.send.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
             put(field.name, field.value);
         }

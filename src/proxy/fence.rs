@@ -34,7 +34,7 @@ pub(super) const FULL: Problem = Problem {
 const LEFT: Problem = Problem {
     status: 503,
     kind: "fence_left",
-    detail: "the client ended its side of the connection while its write waited; nothing was done",
+    detail: "the client ended its side of the connection while its write waited; this request was not sent",
     retry_after: RETRY_AFTER,
 };
 
@@ -42,7 +42,7 @@ const LEFT: Problem = Problem {
 const LATE: Problem = Problem {
     status: 503,
     kind: "fence_late",
-    detail: "the write has waited for too long while writes were moved to another version; nothing was done",
+    detail: "the write has waited for too long while writes were moved to another version; this request was not sent",
     retry_after: RETRY_AFTER,
 };
 

@@ -54,6 +54,12 @@ impl FieldKind {
                 | Self::RequestId
         )
     }
+
+    /// Whether a request's field of this kind counts from a trusted peer only.
+    #[inline]
+    pub(super) fn is_claim(self) -> bool {
+        matches!(self, Self::XForwarded | Self::Claim | Self::Epoch)
+    }
 }
 
 /// Classifies the field `name` of a request.

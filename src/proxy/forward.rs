@@ -15,6 +15,7 @@ use super::{
     client::Client,
     connect::{connect_or_join, take_pooled},
     gather::gather,
+    ousted::is_ousted,
     pace,
     plan::Plan,
     problem::ProxyError,
@@ -67,6 +68,10 @@ pub(super) async fn forward<'a>(
             let connected =
                 connect_or_join(worker, plan.service(), target, failed, switches, due).await;
             let (upstream, reused) = connected.map_err(AttemptError::Unconnected)?;
+            // Nothing was sent yet, and whoever ejected the version was told that nothing will be.
+            if is_ousted(plan, worker, version) {
+                return Err(AttemptError::Unconnected(ProxyError::NoVersion));
+            }
             // A version does not count as slower because it keeps fewer connections.
             if !reused {
                 record.connected();

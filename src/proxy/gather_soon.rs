@@ -9,23 +9,26 @@ use std::{future::poll_fn, task::Poll, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    body::Framing, channel::MessageIo as _, head_text, sending::Sending, trailers::permitted,
-    turn::Turn, whole_body::WholeBody,
+    attempt::AttemptError, body::Framing, channel::MessageIo as _, head_text, ousted::is_ousted,
+    problem::ProxyError, sending::Sending, trailers::permitted, turn::Turn, whole_body::WholeBody,
 };
 
 /// The body of `turn`'s request is waited for at most as long as `wait`, and kept if it has at most
-/// `most` bytes. What remains to be sent of it is in `sending`. Returns false if the request ends, since a move of
-/// writes waits for it.
+/// `most` bytes. What remains to be sent of it is in `sending`.
+///
+/// # Errors
+///
+/// The request ends, since a move of writes waits for it, or its version was ejected meanwhile.
 pub(super) async fn gather_soon(
     turn: &mut Turn<'_>,
     sending: &mut Sending,
     (most, wait): (u64, Duration),
-) -> bool {
-    let Some(framing) = sending.rest else { return true };
+) -> Result<(), AttemptError> {
+    let Some(framing) = sending.rest else { return Ok(()) };
     let fits = !matches!(framing, Framing::Length(length) if length > most);
     // A client that waits to be asked for the body would wait here for nothing.
     if !fits || turn.plan.expects_continue {
-        return true;
+        return Ok(());
     }
     let mut body = WholeBody::left(framing, most);
     let (client, plan, upload) = (&mut *turn.client, turn.plan, turn.plan.upload());
@@ -35,10 +38,12 @@ pub(super) async fn gather_soon(
         Poll::Pending if plan.is_cut(upload.as_ref(), cx) => Poll::Ready(None),
         Poll::Pending => client.deadline.poll_passed(cx).map(|()| Some(false)),
     });
-    match whole.await {
-        None => return false,
-        Some(false) => return true,
-        Some(true) => {}
+    let whole = whole.await.ok_or(AttemptError::ClientSlow)?;
+    if is_ousted(plan, turn.worker, plan.version()) {
+        return Err(AttemptError::Unconnected(ProxyError::NoVersion));
+    }
+    if !whole {
+        return Ok(());
     }
     let (body, read) = body.into_parts();
     turn.request.put(&body);
@@ -52,5 +57,5 @@ pub(super) async fn gather_soon(
     turn.record.gathered(body.len());
     // The client's time is not the version's.
     sending.began = Instant::now();
-    true
+    Ok(())
 }

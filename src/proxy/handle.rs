@@ -69,19 +69,19 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
 async fn serve(client: &mut Client, worker: &Worker, plan: &Plan, request: Buffer) -> NextState {
     let mut turn = Turn::new(client, worker, plan, request);
     let mut sending = Sending::begin(&mut turn);
-    let mut goes_on = true;
+    let mut gathered = Ok(());
     if plan.route().policies.is_some() {
         if let Some(bounds) = retry::begin(&turn, &mut sending) {
             // On the heap, as all that few requests need.
-            goes_on = Box::pin(gather_soon(&mut turn, &mut sending, bounds)).await;
+            gathered = Box::pin(gather_soon(&mut turn, &mut sending, bounds)).await;
         }
-        retry::set_deadlines(&turn, &mut sending);
+        retry::set_deadlines(&mut turn, &mut sending);
     }
     let forwarded = loop {
-        if !goes_on {
-            break Err(AttemptError::ClientSlow);
-        }
-        let outcome = forward(&mut turn, &mut sending).await;
+        let outcome = match std::mem::replace(&mut gathered, Ok(())) {
+            Ok(()) => forward(&mut turn, &mut sending).await,
+            Err(error) => Err(error),
+        };
         match decide(&mut turn, &mut sending, outcome) {
             Next::Commit(came) => break Ok(came),
             Next::Again => {}

@@ -33,6 +33,18 @@ pub(super) fn set_field(text: &mut Buffer, name: &str, value: &[u8]) {
     }
 }
 
+/// Replaces the value of the first field called `name`, if the head in `text` has one, and removes further ones.
+pub(super) fn set_only_field(text: &mut Buffer, name: &str, value: &[u8]) {
+    let Some((start, end)) = place(text.data(), name) else { return };
+    replace(text, (start, end), value);
+    let behind = start + value.len();
+    while let Some((more, end)) = place(&text.data()[behind..], name) {
+        // The line with its name, `: ` and its end.
+        let line = behind + more - name.len() - 2;
+        replace(text, (line, behind + end + 2), b"");
+    }
+}
+
 /// Lets a head that announces chunks announce the length of the body that follows it in `text`: as a
 /// whole it has no chunks, and no endpoint need be told of any.
 pub(super) fn measure(text: &mut Buffer) {
@@ -100,6 +112,19 @@ mod tests {
         set_field(&mut text, "left", b"15");
         set_field(&mut text, "absent", b"15");
         assert_eq!(text.data(), b"GET / HTTP/1.1\r\nLeft: 15\r\nHost: a\r\n\r\nLeft: 7");
+    }
+
+    #[test]
+    fn of_several_fields_of_a_name_one_is_left() {
+        let mut text = buffer(
+            "GET / HTTP/1.1\r\nLeft: 2000\r\nHost: a\r\nleft: 7\r\nLEFT: x\r\nB: 1\r\n\r\nLeft: 7\r\n\r\n",
+        );
+        set_only_field(&mut text, "Left", b"15");
+        set_only_field(&mut text, "Absent", b"15");
+        assert_eq!(
+            text.data(),
+            b"GET / HTTP/1.1\r\nLeft: 15\r\nHost: a\r\nB: 1\r\n\r\nLeft: 7\r\n\r\n"
+        );
     }
 
     #[test]

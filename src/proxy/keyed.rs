@@ -58,7 +58,13 @@ pub(super) fn begin(
     let source = service.cohort.label(player.source);
     let id = policy.table.id((source, player.value), &key);
     let print = Fingerprint::of(view.method, view.path, view.query, body);
-    Err(Stop::Wait(Wait::Key(Box::new(Beginning::new(policy, id, print)))))
+    let beginning = Beginning::new(policy, id, print);
+    // The head of a request with a key must not ask for more than an answer: if it does, it is planned again.
+    let is_plain = !admitted.head.expects_continue && admitted.head.upgrade.is_none();
+    match is_plain.then(|| beginning.at_once()).flatten() {
+        Some(key) => Ok(Some(key)),
+        None => Err(Stop::Wait(Wait::Key(Box::new(beginning)))),
+    }
 }
 
 /// The key that the request names, if it does.

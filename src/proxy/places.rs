@@ -9,7 +9,7 @@ use super::{
     problem::{Problem, RETRY_AFTER},
 };
 use crate::{
-    registry::{Place, PlaceWait, Shed},
+    registry::{Held, Place, PlaceWait, Shed},
     snapshot::{ConcurrencyLimit, RouteConcurrency},
 };
 
@@ -19,19 +19,19 @@ const fn problem(kind: &'static str, detail: &'static str) -> Problem {
 
 pub(super) const FULL: Problem = problem(
     "concurrency",
-    "as many requests are in flight, and wait, as the limit admits; nothing was done",
+    "as many requests are in flight, and wait, as the limit admits; this request was not sent",
 );
 const DISPLACED: Problem = problem(
     "concurrency_displaced",
-    "the request waited for others to end, and more important ones came; nothing was done",
+    "the request waited for others to end, and more important ones came; this request was not sent",
 );
 const LATE: Problem = problem(
     "concurrency_late",
-    "the request has waited for too long for others to end; nothing was done",
+    "the request has waited for too long for others to end; this request was not sent",
 );
-const LEFT: Problem = problem(
+pub(super) const LEFT: Problem = problem(
     "concurrency_left",
-    "the client ended its side of the connection while its request waited; nothing was done",
+    "the client ended its side of the connection while its request waited; this request was not sent",
 );
 
 /// The places of a request.
@@ -47,6 +47,8 @@ pub(super) struct Places {
 pub(super) struct WaitForPlace {
     pub(super) wait: PlaceWait,
     pub(super) until: Instant,
+    /// Until when it keeps its turn in a fence's queue, so that those behind it wait.
+    pub(super) turn_until: Option<Instant>,
     /// Whether the limit is that of the service.
     pub(super) is_shared: bool,
 }
@@ -63,10 +65,16 @@ impl Places {
 }
 
 impl WaitForPlace {
-    /// Waits until there is a place, which is added to `places`. The error is the response if there is none.
-    pub(super) async fn end(self, client: &mut Client, places: &mut Places) -> Result<(), Problem> {
-        let Self { mut wait, until, is_shared } = self;
-        client.deadline.set(until);
+    /// Waits until there is a place, which is added to `places`; `turn` is given up if it takes long. The error is the
+    /// response if there is none.
+    pub(super) async fn end(
+        self,
+        client: &mut Client,
+        places: &mut Places,
+        turn: &mut Option<Held>,
+    ) -> Result<(), Problem> {
+        let Self { mut wait, until, turn_until, is_shared } = self;
+        client.deadline.set(turn_until.map_or(until, |turn| turn.min(until)));
         let called = poll_fn(|cx| {
             match wait.poll_called(cx) {
                 Poll::Ready(Some(place)) => return Poll::Ready(Ok(place)),
@@ -77,7 +85,14 @@ impl WaitForPlace {
             if client.has_left(cx) {
                 return Poll::Ready(Err((Shed::Left, LEFT)));
             }
-            client.deadline.poll_passed(cx).map(|()| Err((Shed::Late, LATE)))
+            while client.deadline.poll_passed(cx).is_ready() {
+                if until <= Instant::now() {
+                    return Poll::Ready(Err((Shed::Late, LATE)));
+                }
+                *turn = None;
+                client.deadline.set(until);
+            }
+            Poll::Pending
         });
         match called.await {
             Ok(place) => {

@@ -6,32 +6,29 @@ use tokio::time::Instant;
 
 use super::{
     admit::admit,
-    assign::{Assigned, assign},
+    assign::assign,
+    begin::{Begin, Place, begin},
     body::Framing,
     buffer::Buffer,
     client::Client,
-    concurrency,
-    fence::{self, Entry},
     grpc,
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     idempotency::Key,
     in_flight::InFlight,
-    keyed,
     pin::{self, PinTurn},
     places::Places,
-    policies::Additions,
-    rejected::{LogText, Rejected, Stop},
+    rare::RareOptions,
+    rejected::{LogText, Rejected},
     render::render,
     response_mode::ResponseMode,
     rewrite::RequestId,
     smoke,
-    waiting::{Passed, Wait},
+    waiting::Passed,
     worker::{Worker, WorkerSnapshot},
 };
 use crate::{
     policy::class::{Class, is_idempotent},
     registry::{Origin, Player, Upload},
-    routing::RequestView,
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -45,8 +42,7 @@ pub(super) struct Plan {
     pub(super) head_bytes: usize,
     pub(super) framing: Framing,
     pub(super) expects_continue: bool,
-    /// Options that few requests have.
-    special: Option<Box<RareOptions>>,
+    rare: Option<Box<RareOptions>>,
     pub(super) id: RequestId,
     pub(super) mode: ResponseMode,
     pub(super) class: Class,
@@ -57,22 +53,6 @@ pub(super) struct Plan {
     pub(super) network: Option<Player>,
     /// Counts the request until it has ended.
     _in_flight: InFlight,
-}
-
-/// Options that few requests have; boxed, so that they cost other requests nothing.
-struct RareOptions {
-    /// The deadline of the whole call, if the client set one.
-    ends_by: Option<Instant>,
-    /// The protocol to which the client asks to switch, if that is allowed.
-    upgrade: Option<Box<str>>,
-    /// What the response may do to pins.
-    pin: Option<Box<PinTurn>>,
-    /// What the route's policies add.
-    additions: Option<Box<Additions>>,
-    /// Its idempotency key.
-    key: Option<Rc<Key>>,
-    /// Its places among the requests in flight, if they are limited.
-    places: Option<RefCell<Box<Places>>>,
 }
 
 impl Plan {
@@ -87,34 +67,35 @@ impl Plan {
 
     /// The deadline of the whole call, if the client set one.
     pub(super) fn ends_by(&self) -> Option<Instant> {
-        self.special.as_ref()?.ends_by
+        self.rare.as_ref()?.ends_by
     }
 
     /// The protocol to which the client asks to switch, if that is allowed.
     pub(super) fn upgrade(&self) -> Option<&str> {
-        self.special.as_ref()?.upgrade.as_deref()
+        self.rare.as_ref()?.upgrade.as_deref()
     }
 
     /// What the response may do to pins, if anything.
     pub(super) fn pin(&self) -> Option<&PinTurn> {
-        self.special.as_ref()?.pin.as_deref()
+        self.rare.as_ref()?.pin.as_deref()
     }
 
     /// Header fields for the client that the route's policies add, each a line with its end.
     pub(super) fn added(&self) -> Option<&[u8]> {
-        Some(&self.special.as_ref()?.additions.as_deref()?.answer)
+        let lines = &self.rare.as_ref()?.additions.answer;
+        (!lines.is_empty()).then_some(lines)
     }
 
     /// Its idempotency key, which ends with the request; `None` for most requests.
     #[inline]
     pub(super) fn key(&self) -> Option<&Key> {
-        self.special.as_ref()?.key.as_deref()
+        self.rare.as_ref()?.key.as_deref()
     }
 
     /// Its places among the requests in flight, if they are limited.
     #[inline]
     pub(super) fn places(&self) -> Option<&RefCell<Box<Places>>> {
-        self.special.as_ref()?.places.as_ref()
+        self.rare.as_ref()?.places.as_ref()
     }
 
     /// Whether the client asked to switch to `protocol`.
@@ -199,13 +180,13 @@ pub(super) fn plan(
 
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
-    let (decision, Assigned { mut pin, mut additions }) = match client.connected.smoke.as_deref() {
+    let (decision, mut rare) = match client.connected.smoke.as_deref() {
         None => match assign(worker, &snapshot, &admitted, &view, passed) {
             Ok(assigned) => assigned,
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         },
         Some(target) => match smoke::assign(worker, &snapshot, &view, target) {
-            Ok(decision) => (decision, Assigned::default()),
+            Ok(decision) => (decision, None),
             Err(problem) => return Err(admitted.stop(problem.into(), client.inbox.len())),
         },
     };
@@ -213,89 +194,61 @@ pub(super) fn plan(
     let route = &snapshot.routes[decision.route as usize];
     let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
     let service = &snapshot.services[decision.service as usize];
-    let fence = service.fence.as_deref();
-    let keys = route.policies.as_deref().and_then(|policies| policies.idempotency.as_ref());
-    let keys = keys.filter(|_| class == Class::Write && client.connected.smoke.is_none());
-    let mut key = None;
-    if let Some(keys) = keys {
-        // A player who is known by a claim has keys of their own.
-        let claims = additions.as_ref().and_then(|additions| additions.claims.clone());
-        let view = RequestView { claims: claims.as_deref(), ..view };
-        match keyed::begin(keys, (route, service), (&admitted, &view), client, passed) {
-            Ok(begun) => key = begun,
-            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
-        }
-    }
-    if let (Some(fence), Class::Write) = (fence, class) {
-        match fence::enter(worker, &snapshot, fence, passed.fence.as_ref()) {
-            Entry::Pass => {}
-            Entry::Again => {
+    let place = Place { snapshot: &snapshot, route, service, class };
+    if place.asks() {
+        match begin(worker, place, (&admitted, &view), client, passed, &mut rare) {
+            Ok(Begin::Now) => {}
+            Ok(Begin::Again) => {
                 drop(admitted);
                 return plan(client, worker, request, planned, passed);
             }
-            Entry::Hold(held) => {
-                let stop = Stop::Wait(Wait::Fence(held));
-                return Err(admitted.stop(stop, client.inbox.len()));
-            }
-            Entry::Full => return Err(admitted.stop(fence::FULL.into(), client.inbox.len())),
-        }
-    }
-    let mut places = None;
-    if let Some(limits) = &route.concurrency
-        && client.connected.smoke.is_none()
-    {
-        match concurrency::take(limits, passed) {
-            Ok(taken) => places = taken,
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         }
     }
     if let Some(line) = passed.length_line() {
-        additions.get_or_insert_default().request.extend_from_slice(line.as_bytes());
+        let additions = &mut rare.get_or_insert_default().additions;
+        additions.request.extend_from_slice(line.as_bytes());
     }
     // A smoke check must not show the epoch of the writer to a version that is not the writer.
     let knows = |_: &&crate::snapshot::Fence| {
         client.connected.smoke.is_none() || service.has_share(decision.version)
     };
-    let epoch = fence.filter(knows).map(|fence| &*fence.line);
-    let upgrade = render(
-        request,
-        &admitted,
-        &client.connected,
-        &snapshot,
-        route,
-        (epoch, additions.as_deref()),
-    );
-    if let (Some(_), Framing::Length(length)) = (&key, admitted.head.framing) {
-        // The policy bounds it.
-        request.reserve(length as usize);
+    let epoch = service.fence.as_deref().filter(knows).map(|fence| &*fence.line);
+    let additions = rare.as_ref().map(|rare| &rare.additions);
+    let connected = &client.connected;
+    let upgrade =
+        render(request, &admitted, connected, &snapshot, route, (epoch, additions)).map(Into::into);
+    if upgrade.is_some() {
+        rare.get_or_insert_default().upgrade = upgrade;
+    }
+    let mut idempotent = is_idempotent(admitted.head.method);
+    if let Some(rare) = &mut rare {
+        if rare.key.is_some() {
+            idempotent = false;
+            if let Framing::Length(length) = admitted.head.framing {
+                // The policy bounds it.
+                request.reserve(length as usize);
+            }
+        }
+        if let Some(turn) = &mut rare.pin {
+            turn.of_client(connected.encrypted);
+        }
     }
     if service.pins.is_some() {
         pin::hide(service, request);
-        pin.iter_mut().for_each(|turn| turn.of_client(client.connected.encrypted));
     }
 
     let began = Instant::now();
-    let timeout = match admitted.mode.grpc {
-        true => view.header("grpc-timeout").and_then(grpc::timeout),
-        false => None,
-    };
-    let idempotent = is_idempotent(admitted.head.method) && key.is_none();
-    let special = match (timeout, upgrade, &pin, &additions, &key, &places) {
-        (None, None, None, None, None, None) => None,
-        _ => Some(Box::new(RareOptions {
-            ends_by: timeout.and_then(|timeout| began.checked_add(timeout)),
-            upgrade: upgrade.map(Into::into),
-            pin,
-            additions,
-            key,
-            places: places.map(RefCell::new),
-        })),
-    };
+    if admitted.mode.grpc
+        && let Some(timeout) = view.header("grpc-timeout").and_then(grpc::timeout)
+    {
+        rare.get_or_insert_default().ends_by = began.checked_add(timeout);
+    }
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);
     *planned = Some(Plan {
         decision,
         began,
-        special,
+        rare,
         head_bytes: admitted.head_bytes,
         framing: match admitted.head.framing {
             // On a stream there are no chunks: the body ends with the stream.

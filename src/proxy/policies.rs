@@ -4,14 +4,20 @@
 //! They are asked in this order: who may come (addresses, tokens), how often (rates), and whether
 //! somebody else has something against it (authorizers).
 
-use std::{rc::Rc, time::Instant};
+use std::time::Instant;
 
 use super::{
-    admit::Admitted, external, identity, problem::Problem, rates, rejected::Stop, waiting::Passed,
+    admit::Admitted,
+    external, identity,
+    problem::Problem,
+    rare::{Additions, RareOptions},
+    rates,
+    rejected::Stop,
+    waiting::Passed,
     worker::Worker,
 };
 use crate::{
-    routing::{Claims, RequestView, header},
+    routing::{RequestView, header},
     snapshot::{RetryPlan, Route, RoutePolicies},
 };
 
@@ -23,17 +29,6 @@ const NOT_ADMITTED: Problem = Problem {
     retry_after: 0,
 };
 
-/// What policies add to a request that goes on.
-#[derive(Debug, Default)]
-pub(super) struct Additions {
-    /// Header fields for the version, each a line with its end.
-    pub(super) request: Vec<u8>,
-    /// Header fields for the client beside those of the response, likewise.
-    pub(super) answer: Vec<u8>,
-    /// What the client's token says.
-    pub(super) claims: Option<Rc<Claims>>,
-}
-
 /// Asks the `policies` of a `route` about the request that was `admitted`, of which `request` is a view. It goes on if
 /// they have nothing against it, with what they add to it. What it has `passed` is not asked again.
 #[inline(never)]
@@ -43,7 +38,7 @@ pub(super) fn ask(
     admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
     passed: &mut Passed,
-) -> Result<Option<Box<Additions>>, Stop> {
+) -> Result<Option<Box<RareOptions>>, Stop> {
     if let Some(access) = &policies.access
         && !access.admits(admitted.address)
     {
@@ -76,9 +71,8 @@ pub(super) fn ask(
     {
         additions.request.extend_from_slice(&retry.deadline_line);
     }
-    let is_empty =
-        additions.request.is_empty() && additions.answer.is_empty() && additions.claims.is_none();
-    Ok((!is_empty).then(|| Box::new(additions)))
+    let adds = !additions.is_empty();
+    Ok(adds.then(|| Box::new(RareOptions { additions, ..RareOptions::default() })))
 }
 
 /// Whether a trusted proxy in front tells the version how much time is left for the request.

@@ -53,7 +53,7 @@ fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
     let problem = Problem {
         status: 429,
         kind: "rate",
-        detail: "more requests came than the limit admits; nothing was done",
+        detail: "more requests came than the limit admits; this request was not sent",
         retry_after: whole_seconds(said.retry_after).max(1),
     };
     // Names of limits need no escaping.

@@ -206,6 +206,7 @@ impl Relay {
 
     /// Copies `data` bytes of the inbox into the outbox if they then leave in one write with others; otherwise
     /// marks them to be written from the inbox.
+    #[inline(always)]
     fn place(&mut self, data: usize, inbox: &mut Buffer, outbox: &mut Buffer) {
         if self.chunked {
             let mut line = [0u8; CHUNK_FRAMING_BYTES];

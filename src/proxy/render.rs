@@ -7,7 +7,7 @@ use super::{
     buffer::Buffer,
     client::Connected,
     head::tokens,
-    policies::Additions,
+    rare::Additions,
     rewrite::{ForwardingInfo, write_request},
 };
 use crate::snapshot::{Route, Snapshot};

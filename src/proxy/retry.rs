@@ -51,15 +51,22 @@ pub(super) fn begin(turn: &Turn<'_>, sending: &mut Sending) -> Option<(u64, Dura
 }
 
 /// Sets the deadlines of a request that may be repeated, once its body has been waited for. A trusted proxy in
-/// front may have given it less time than the route.
+/// front may have given it less time than the route; what is no time counts as not said.
 #[cold]
-pub(super) fn set_deadlines(turn: &Turn<'_>, sending: &mut Sending) {
+pub(super) fn set_deadlines(turn: &mut Turn<'_>, sending: &mut Sending) {
     let plan = turn.plan;
     let (Some(attempts), Some(retry)) = (&mut sending.attempts, plan.retry()) else { return };
-    let told = head_text::field(turn.request.data(), RetryPlan::DEADLINE);
-    let told = told.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     let timeout = plan.route().timeout;
-    let time = told.map_or(timeout, |told| timeout.min(Duration::from_millis(told)));
+    let told = head_text::only_field(turn.request.data(), RetryPlan::DEADLINE);
+    let told = told.filter(|value| value.iter().all(u8::is_ascii_digit));
+    let told = told.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    let told = told.filter(|milliseconds| *milliseconds > 0).map(Duration::from_millis);
+    let time = told.map_or(timeout, |told| told.min(timeout));
+    if told != Some(time) {
+        let milliseconds = time.as_millis().to_string();
+        let request = &mut turn.request;
+        head_text::set_only_field(request, RetryPlan::DEADLINE, milliseconds.as_bytes());
+    }
     attempts.ends = plan.until(sending.began, time);
     sending.due = attempts.due(retry, sending.began);
 }
@@ -68,11 +75,12 @@ impl From<ProxyError> for Outcome {
     fn from(fault: ProxyError) -> Self {
         match fault {
             ProxyError::Connect | ProxyError::ConnectTimeout | ProxyError::Tls => Self::Unconnected,
-            ProxyError::NoEndpoint => Self::Unconnected,
+            // The version was ejected before anything was sent to it.
+            ProxyError::NoEndpoint | ProxyError::NoVersion => Self::Unconnected,
             ProxyError::Timeout => Self::Timeout,
             ProxyError::Reset | ProxyError::Protocol => Self::Reset,
             ProxyError::ManyFields | ProxyError::LargeHead => Self::Reset,
-            ProxyError::NoRoute | ProxyError::NoVersion => Self::Ours,
+            ProxyError::NoRoute => Self::Ours,
             ProxyError::Want | ProxyError::TooManyRequests | ProxyError::TooManyPending => {
                 Self::Ours
             }

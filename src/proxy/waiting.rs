@@ -1,13 +1,18 @@
 //! Requests that wait before they are planned again, and what they have got from it.
 
 use std::{
+    future::poll_fn,
     ops::{Deref, DerefMut},
     rc::Rc,
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{
     body::Framing,
@@ -16,7 +21,7 @@ use super::{
     head::RequestHead,
     idempotency::{Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
-    places::{Places, WaitForPlace},
+    places::{LEFT, Places, WaitForPlace},
     problem::{Extra, Problem},
     question::Question,
     worker::Worker,
@@ -29,6 +34,9 @@ use crate::{
 
 /// How long a request waits for keys of an issuer that are being fetched.
 const KEYS_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pause between two looks for room at a version.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_millis(5);
 
 /// What a request waits for.
 pub(super) enum Wait {
@@ -46,6 +54,8 @@ pub(super) enum Wait {
     Writable(Box<HeldUntilWritable>),
     /// A place among the requests in flight.
     Place(Box<WaitForPlace>),
+    /// Room at its version, whose breaker has none. Its turn has come in another queue, and is kept meanwhile.
+    Room,
     /// Nothing: the response is here.
     Own(Arc<KeptAnswer>),
 }
@@ -125,6 +135,15 @@ impl Passed {
         self.0.as_mut()?.places.take()
     }
 
+    /// Until when its turn is kept in the queue that it has come through, if there is no room for it; `None` if it has
+    /// none, or not at `now` any more.
+    pub(super) fn turn_until(&self, now: Instant) -> Option<Instant> {
+        let got = self.0.as_ref()?;
+        let held = got.read_only.as_ref().map(HeldUntilWritable::until);
+        let fenced = got.fence.as_ref().map(|held| held.fence().released_until().into());
+        held.max(fenced).filter(|until| now < *until)
+    }
+
     /// Lets the `head` say what becomes of the request.
     #[cold]
     pub(super) fn change(&self, head: &mut RequestHead<'_, '_>) {
@@ -144,6 +163,16 @@ impl Passed {
         let gathered = self.0.as_ref()?.body.filter(|gathered| gathered.was_open)?;
         Some(format!("Content-Length: {}\r\n", gathered.length))
     }
+}
+
+/// Waits until it is time to look for room again. The error is the response if the client leaves.
+async fn look_again(client: &mut Client) -> Result<(), Problem> {
+    client.deadline.set(Instant::now() + LOOK_FOR_ROOM_EVERY);
+    poll_fn(|cx| match client.has_left(cx) {
+        true => Poll::Ready(Err(LEFT)),
+        false => client.deadline.poll_passed(cx).map(Ok),
+    })
+    .await
 }
 
 /// What becomes of a request that has waited.
@@ -171,15 +200,24 @@ impl Waiting {
         passed: &mut Passed,
     ) -> Waited {
         let refused = |problem| Waited::Refused(problem, None);
-        passed.read_only = None;
-        if !matches!(self.wait, Wait::Place(_)) {
+        if !matches!(self.wait, Wait::Place(_) | Wait::Room) {
+            passed.read_only = None;
             passed.places = None;
         }
         match self.wait {
             Wait::Place(wait) => {
-                match wait.end(client, passed.places.get_or_insert_default()).await {
-                    Ok(()) => {}
-                    Err(problem) => return refused(problem),
+                let got = &mut **passed;
+                if wait.turn_until.is_none() {
+                    got.fence = None;
+                }
+                let places = got.places.get_or_insert_default();
+                if let Err(problem) = wait.end(client, places, &mut got.fence).await {
+                    return refused(problem);
+                }
+            }
+            Wait::Room => {
+                if let Err(problem) = look_again(client).await {
+                    return refused(problem);
                 }
             }
             Wait::Fence(held) => match fence::called(held, client).await {

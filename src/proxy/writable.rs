@@ -17,23 +17,25 @@ const fn problem(kind: &'static str, detail: &'static str) -> Problem {
     Problem { status: 503, kind, detail, retry_after: RETRY_AFTER }
 }
 
-pub(super) const REFUSED: Problem =
-    problem("read_only", "changes are not accepted for a while, only reads; nothing was done");
+pub(super) const REFUSED: Problem = problem(
+    "read_only",
+    "changes are not accepted for a while, only reads; this request was not sent",
+);
 pub(super) const FULL: Problem = problem(
     "read_only_full",
-    "changes are not accepted for a while, and too many wait for that; nothing was done",
+    "changes are not accepted for a while, and too many wait for that; this request was not sent",
 );
 const LATE: Problem = problem(
     "read_only_late",
-    "the request has waited for too long until changes are accepted again; nothing was done",
+    "the request has waited for too long until changes are accepted again; this request was not sent",
 );
 const LEFT: Problem = problem(
     "read_only_left",
-    "the client ended its side of the connection while its request waited; nothing was done",
+    "the client ended its side of the connection while its request waited; this request was not sent",
 );
 pub(super) const LEAVING: Problem = problem(
     "read_only_moved",
-    "the process that held the request ends; nothing was done, try again on a new connection",
+    "the process that held the request ends; this request was not sent, try again on a new connection",
 );
 
 /// Whether no further request of the connection can be served where `problem` comes from.
@@ -69,6 +71,11 @@ impl HeldUntilWritable {
     /// A write with this `place` in the queue of `hold`.
     pub(super) fn new(hold: &Hold, place: HeldWrite, refusal: Option<Arc<Refusal>>) -> Self {
         Self { place, until: Instant::now() + hold.deadline, bytes: hold.bytes, refusal }
+    }
+
+    /// Until when it waits.
+    pub(super) fn until(&self) -> Instant {
+        self.until
     }
 
     /// Whether it is in this queue.

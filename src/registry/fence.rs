@@ -25,6 +25,10 @@ use crate::{
     telemetry::collector::Durations,
 };
 
+/// How long after a move those who were held begin one by one, each as soon as there is room for it. Then the others fare as
+/// all requests do: a service that has too much to do must not keep its fence closed.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The fence of a service.
 #[derive(Debug, Default)]
 pub struct FenceState {
@@ -40,6 +44,8 @@ struct Queue {
     /// Of the writes that wait, once they were polled.
     wakers: HashMap<Ticket, Waker>,
     called: Option<Ticket>,
+    /// When the first write was called, after the move under way or the last one.
+    released: Option<Instant>,
     /// Of the move under way, or the last one.
     tally: Tally,
     /// Uploads that were ended before it.
@@ -118,7 +124,7 @@ impl FenceState {
         if actions != [Action::Raised] {
             return None;
         }
-        (inner.tally, inner.undone) = (Tally::default(), None);
+        (inner.tally, inner.undone, inner.released) = (Tally::default(), None, None);
         inner.cut_before = self.uploads.ended();
         Some(Raised(Arc::clone(self)))
     }
@@ -141,6 +147,11 @@ impl FenceState {
     /// When the move under way is undone.
     pub fn deadline(&self) -> Option<Instant> {
         self.lock().fence.deadline()
+    }
+
+    /// Until when a write that is called may keep its turn while there is no room for it, so that those behind it wait.
+    pub fn released_until(&self) -> Instant {
+        self.lock().released.unwrap_or_else(Instant::now) + RELEASE_PATIENCE
     }
 
     /// Writes that wait now.
@@ -178,6 +189,7 @@ impl FenceState {
                 queue.tally.longest = queue.tally.longest.max(waited);
                 queue.holds.record(waited.as_micros().try_into().unwrap_or(u32::MAX));
                 queue.called = Some(ticket);
+                queue.released.get_or_insert(now);
                 if let Some(waker) = queue.wakers.remove(&ticket) {
                     waker.wake();
                 }

@@ -237,6 +237,11 @@ impl KeyTable {
         KeyId::of(&self.route, player, key)
     }
 
+    /// Whether keys begin on a disk.
+    pub fn is_logged(&self) -> bool {
+        self.log.is_some()
+    }
+
     /// Number of keys that are remembered.
     pub fn len(&self) -> u64 {
         match self.log {

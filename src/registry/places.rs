@@ -190,7 +190,14 @@ impl PlaceState {
         if self.hot.waits.load(SeqCst) & as_important == 0 && self.take(priority) {
             return Asking::Taken(Place(Arc::clone(self)));
         }
-        self.wait(priority)
+        self.wait(priority, None)
+    }
+
+    /// Asks for a place for a request whose turn has come in another queue, where others wait behind it. It waits however
+    /// many wait, and nobody displaces it.
+    #[cold]
+    pub fn ask_in_turn(self: &Arc<Self>) -> Asking {
+        self.wait(Priority::High, Some(usize::MAX))
     }
 
     /// Takes a place if there is one for `priority`.
@@ -215,15 +222,16 @@ impl PlaceState {
         }
     }
 
+    /// Takes a place or waits for one, unless `most` wait already; `None`: as many as the terms say.
     #[cold]
-    fn wait(self: &Arc<Self>, priority: Priority) -> Asking {
+    fn wait(self: &Arc<Self>, priority: Priority, most: Option<usize>) -> Asking {
         self.reach();
-        if !self.hot.queues.load(Relaxed) {
+        if most.is_none() && !self.hot.queues.load(Relaxed) {
             self.count(priority, Shed::Full);
             return Asking::Full;
         }
         let mut line = self.lock();
-        let most = line.terms.queue as usize;
+        let most = most.unwrap_or(line.terms.queue as usize);
         let ticket =
             match line.list.enter(priority, most, Slot { since: Instant::now(), waker: None }) {
                 Entry::Waits(ticket) => ticket,

@@ -5,6 +5,9 @@
 
 use serde_json::{Map, Value};
 
+/// The claim whose text is a list, divided by spaces (RFC 8693 section 4.2).
+const SCOPE: &str = "scope";
+
 /// Deepest object whose members are claims.
 const DEEPEST: usize = 4;
 
@@ -23,7 +26,13 @@ impl Claims {
     pub fn new(payload: &Map<String, Value>) -> Self {
         let mut all = Vec::with_capacity(payload.len());
         for (name, value) in payload {
-            put(name, value, DEEPEST, &mut all);
+            match (name.as_str(), value) {
+                (SCOPE, Value::String(list)) => {
+                    let values = list.split_ascii_whitespace().map(Box::from).collect();
+                    all.push(Claim { name: SCOPE.into(), values });
+                }
+                _ => put(name, value, DEEPEST, &mut all),
+            }
         }
         Self(all.into())
     }
@@ -79,6 +88,21 @@ fn text(value: &Value) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scope_is_a_list_however_it_is_written() {
+        let texts = |scope: Value| {
+            let payload = serde_json::json!({ "scope": scope, "other": "play  read" });
+            let claims = Claims::new(payload.as_object().expect("an object"));
+            assert_eq!(claims.one("other"), Some("play  read"));
+            claims.all("scope").iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        for scope in [serde_json::json!("play read"), serde_json::json!(["play", "read"])] {
+            assert_eq!(texts(scope), ["play", "read"]);
+        }
+        assert_eq!(texts(serde_json::json!(" play  ")), ["play"]);
+        assert!(texts(serde_json::json!("")).is_empty());
+    }
 
     #[test]
     fn values_are_texts_and_members_have_a_path() {

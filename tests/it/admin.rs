@@ -407,14 +407,17 @@ fn slow_clients_hold_a_bounded_number_of_places() {
     };
     let held: Vec<TcpStream> = (0..REQUESTS).map(|_| slow()).collect();
     // It takes a moment until all of them were read.
-    let mut tries = (0..1000).map(|_| get(admin, "/v1/status"));
-    let refused = tries.find(|answer| answer.status != 200).unwrap();
+    let change = || send(admin, &format!("PUT {WEIGHTS}"), "", "{}");
+    let refused = (0..1000).map(|_| change()).find(|answer| answer.status == 503).unwrap();
     assert_eq!(refused.problem().0, 503);
     assert_eq!((get(admin, "/healthz").status, get(admin, "/readyz").status), (200, 200));
+    // Neither those who look nor those who take players off a version wait behind them.
+    assert_eq!(get(admin, "/v1/status").status, 200);
+    let eject = |body| send(admin, "POST /v1/services/game-api/eject", "", body).status;
+    assert_ne!(eject("{}"), 503);
     drop(held);
     // A place is free again when the server has seen that its holder left, or a moment later.
-    let mut tries = (0..100).map(|_| get(admin, "/v1/status").status);
-    assert!(tries.any(|status| status == 200));
+    assert!((0..100).any(|_| change().status != 503));
     app.shutdown();
 }
 

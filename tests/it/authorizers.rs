@@ -110,6 +110,21 @@ fn a_request_goes_on_if_the_authorizer_lets_it_and_gets_what_it_says() {
 }
 
 #[test]
+fn an_authorizer_is_not_told_what_a_stranger_says_of_himself() {
+    let (origin, (gate, _)) = (Origin::answering("ok"), gate());
+    let send = ", send: [ authorization, x-real-ip ]";
+    for (top, told) in [("limits: {}", None), ("trusted_proxies: [ 127.0.0.1 ]", Some("6.6.6.6"))] {
+        let proxy = asking(&origin, &url(&gate), send).top(top).start();
+        let mut client = proxy.connect();
+        let asked = client.get("/bets/1").header("Authorization", "Bearer good");
+        assert_eq!(asked.header("X-Real-IP", "6.6.6.6").send().status, 200);
+        for seen in [gate.last(), origin.last()] {
+            assert_eq!(seen.head.field("x-real-ip"), told, "{top}");
+        }
+    }
+}
+
+#[test]
 fn while_the_authorizer_fails_requests_fare_as_configured_and_others_are_not_held_up() {
     let origin = Origin::answering("ok");
     for (on_failure, broken) in [("closed", (503, "authorizer")), ("open", (200, ""))] {

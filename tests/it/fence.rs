@@ -2,6 +2,7 @@
 
 mod beside;
 mod many;
+mod places;
 mod repeated;
 mod required;
 mod smoke;

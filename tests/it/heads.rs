@@ -102,6 +102,40 @@ fn strangers_do_not_say_who_they_are_in_any_field_and_trusted_proxies_do() {
     }
 }
 
+/// What the version does not get chooses neither the route nor the version.
+#[test]
+fn what_a_stranger_says_of_himself_chooses_nothing() {
+    let origins = ["v1", "v2", "office"].map(Origin::answering);
+    let claims = ["X-Real-IP", "X-Client-Cert-Subject", "X_Client_Cert_Subject", "Tidegate-Shadow"];
+    for name in claims {
+        for (top, own, to) in [
+            ("limits: {}", name, ["v1", "v1"]),
+            ("trusted_proxies: [ 127.0.0.1 ]", name, ["v2", "office"]),
+            ("limits: {}", "X-Mine", ["v2", "office"]),
+        ] {
+            // A spelling that applications take for another name reaches nobody.
+            let to = if own.contains('_') { ["v1", "v1"] } else { to };
+            let proxy = Proxy::builder()
+                .version("v1", &origins[0])
+                .version("v2", &origins[1])
+                .version("v3", &origins[2])
+                .service("weights: { v1: 1 }")
+                .service(&format!(
+                    "rules: [ {{ match: {{ headers: {{ '{own}': player }} }}, version: v2 }} ]"
+                ))
+                .route(&format!("match: {{ headers: {{ '{own}': admin }} }}, version: v3"))
+                .route("name: rest")
+                .top(top)
+                .start();
+            let sent = ["player", "admin"].map(|value| {
+                let answer = proxy.connect().get("/").header(own, value).send();
+                answer.text().to_owned()
+            });
+            assert_eq!(sent, to, "{own}, {top}");
+        }
+    }
+}
+
 #[test]
 fn a_name_that_an_application_takes_for_a_reserved_one_does_not_reach_it() {
     let origin = Origin::answering("");

@@ -342,10 +342,25 @@ fn a_stranger_cannot_tell_an_endpoint_how_long_it_has() {
     let proxy = Proxy::builder().version("v1", &origin).route("timeout: 2s, retry: { }");
     let proxy = proxy.top("trusted_proxies: [ 127.0.0.1 ]").start();
     let mut front = proxy.connect();
-    let asked = front.get("/").header("X-Forwarded-For", "192.0.2.7").header(name, "700");
-    assert_eq!(asked.send().status, 200);
-    let told: Vec<_> = origin.last().head.all(name).map(str::to_owned).collect();
-    assert_eq!(told, ["700"]);
+    // What is no time, or more than the route's, is not said.
+    for (said, told) in [
+        (&["700"][..], "700"),
+        (&["9999999"], "2000"),
+        (&["0"], "2000"),
+        (&["abc"], "2000"),
+        (&["+700"], "2000"),
+        (&["100, 200"], "2000"),
+        (&["700", "800"], "2000"),
+        (&["2000", "800"], "2000"),
+    ] {
+        let mut asked = front.get("/").header("X-Forwarded-For", "192.0.2.7");
+        for value in said {
+            asked = asked.header(name, value);
+        }
+        assert_eq!(asked.send().status, 200);
+        let seen: Vec<_> = origin.last().head.all(name).map(str::to_owned).collect();
+        assert_eq!(seen, [told], "{said:?}");
+    }
 }
 
 #[test]

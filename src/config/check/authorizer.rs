@@ -21,8 +21,17 @@ const MOST_LASTING: Duration = Duration::from_secs(3600);
 const MOST_ANSWERS: u32 = 1_000_000;
 
 /// Fields that belong to a connection or that Tidegate writes itself.
-const OWN: [&str; 7] =
-    ["host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "expect"];
+const OWN: [&str; 9] = [
+    "host",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "te",
+    "upgrade",
+    "expect",
+    "x-request-id",
+    "x-client-cert-subject",
+];
 
 /// Checks the authorizers of `config`.
 pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::config::address;
 
@@ -11,11 +11,26 @@ use crate::config::address;
 #[serde(deny_unknown_fields, default)]
 pub struct Access {
     /// The only clients that are admitted: ranges such as `10.0.0.0/8`, or single addresses. Default: all.
-    #[serde(with = "address::networks", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Vec<address::NetworkText>")]
+    #[serde(
+        deserialize_with = "admitted",
+        serialize_with = "address::networks::serialize",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(with = "Vec<address::NetworkText>", length(min = 1))]
     pub allow: Vec<IpNet>,
     /// Clients that are refused. Default: none.
     #[serde(with = "address::networks", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<address::NetworkText>")]
     pub deny: Vec<IpNet>,
+}
+
+/// A list of those who are admitted. An empty one, such as a script makes by mistake, must not admit everybody.
+fn admitted<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let networks = address::networks::deserialize(deserializer)?;
+    match networks.is_empty() {
+        true => Err(D::Error::custom(
+            "admits nobody; write the addresses, or leave `allow` out to admit all",
+        )),
+        false => Ok(networks),
+    }
 }

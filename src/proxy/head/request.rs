@@ -27,7 +27,7 @@ pub(in crate::proxy) struct RequestHead<'h, 'b> {
     /// The requested host and port; empty for an HTTP/1.0 request without a host.
     pub(in crate::proxy) authority: &'b str,
     pub(in crate::proxy) http10: bool,
-    pub(in crate::proxy) headers: &'h [Header<'b>],
+    pub(in crate::proxy) headers: &'h mut [Header<'b>],
     kinds: &'h mut [FieldKind],
     pub(in crate::proxy) framing: Framing,
     /// The client waits for `100 Continue` before it sends the body.
@@ -40,12 +40,32 @@ pub(in crate::proxy) struct RequestHead<'h, 'b> {
     pub(in crate::proxy) upgrade: Option<&'b [u8]>,
     /// The value of `Max-Forwards` to send, once it was counted down.
     pub(in crate::proxy) max_forwards: Option<u32>,
+    /// Some fields are those that only trusted peers may use.
+    pub(in crate::proxy) has_claims: bool,
+    /// Some fields are those that nobody may use.
+    pub(in crate::proxy) has_disguised: bool,
 }
 
 impl<'b> RequestHead<'_, 'b> {
     /// Header fields, each with its kind.
     pub(in crate::proxy) fn fields(&self) -> impl Iterator<Item = (&Header<'b>, FieldKind)> {
         self.headers.iter().zip(self.kinds.iter().copied())
+    }
+
+    /// Drops the fields that nobody may use, and those that only trusted peers may use unless this one `is_trusted`, as
+    /// if the client had not sent them.
+    #[cold]
+    pub(in crate::proxy) fn drop_claims(&mut self, is_trusted: bool) {
+        let mut kept = 0;
+        for at in 0..self.headers.len() {
+            let kind = self.kinds[at];
+            if kind != FieldKind::Disguised && (is_trusted || !kind.is_claim()) {
+                self.headers.swap(kept, at);
+                self.kinds.swap(kept, at);
+                kept += 1;
+            }
+        }
+        self.headers = &mut std::mem::take(&mut self.headers)[..kept];
     }
 
     /// The host without its port and without a trailing dot.
@@ -88,7 +108,8 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
     };
     let (method, target) = (request.method.unwrap_or(""), request.path.unwrap_or(""));
     let http10 = request.version == Some(0);
-    let headers: &'h [Header<'b>] = request.headers;
+    let headers: &'h mut [Header<'b>] = request.headers;
+    let count = headers.len();
     let mut head = RequestHead {
         method,
         path: Cow::Borrowed(target),
@@ -96,17 +117,19 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
         authority: "",
         http10,
         headers,
-        kinds: &mut kinds[..headers.len()],
+        kinds: &mut kinds[..count],
         framing: Framing::Length(0),
         expects_continue: false,
         keep_alive: false,
         trailers: false,
         upgrade: None,
         max_forwards: None,
+        has_claims: false,
+        has_disguised: false,
     };
     let mut framing = FramingFields::default();
     let (mut host, mut options) = (None, Options::default());
-    for (field, kind) in headers.iter().zip(&mut *head.kinds) {
+    for (field, kind) in head.headers.iter().zip(&mut *head.kinds) {
         *kind = known_of_client(field.name);
         match *kind {
             FieldKind::Host if host.is_some() => return Err(bad("more than one Host field")),
@@ -131,6 +154,8 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
                 }
                 head.expects_continue = !http10;
             }
+            FieldKind::Disguised => head.has_disguised = true,
+            kind if kind.is_claim() => head.has_claims = true,
             _ => {}
         }
     }
@@ -144,7 +169,7 @@ pub(in crate::proxy) fn parse_request<'h, 'b>(
         head.upgrade = None;
     }
     if options.names_fields {
-        drop_named(headers, head.kinds, &READ_IN_REQUESTS);
+        drop_named(head.headers, head.kinds, &READ_IN_REQUESTS);
     }
     if host.is_none() && !http10 {
         return Err(bad("no Host field"));

@@ -48,14 +48,20 @@ const CROWDED: Problem = problem(
 );
 const MISMATCH: Problem =
     problem(422, "idempotency_mismatch", "this idempotency key was used for another request");
-const FULL: Problem =
-    problem(503, "idempotency_full", "there are too many idempotency keys; nothing was done");
-const UNSTORED: Problem =
-    problem(503, "idempotency_store", "the idempotency key could not be written; nothing was done");
+const FULL: Problem = problem(
+    503,
+    "idempotency_full",
+    "there are too many idempotency keys; this request was not sent",
+);
+const UNSTORED: Problem = problem(
+    503,
+    "idempotency_store",
+    "the idempotency key could not be written; this request was not sent",
+);
 const LEFT: Problem = problem(
     503,
     "idempotency_left",
-    "the client left while its request waited for another one; nothing was done",
+    "the client left while its request waited for another one; this request was not sent",
 );
 
 const fn problem(status: u16, kind: &'static str, detail: &'static str) -> Problem {
@@ -92,6 +98,17 @@ impl Beginning {
             rules: policy.rules,
             wait: policy.wait,
             answer_limit: policy.answer,
+        }
+    }
+
+    /// Begins the key, if neither a disk nor another request has to be waited for.
+    pub(in crate::proxy) fn at_once(&self) -> Option<Rc<Key>> {
+        if self.table.is_logged() {
+            return None;
+        }
+        match self.table.enter(self.id, self.print, &self.rules) {
+            Entered::Begin(lease) => Some(self.begun(lease)),
+            _ => None,
         }
     }
 
@@ -151,11 +168,7 @@ impl Beginning {
     /// Writes that the key has begun.
     async fn store(&self, lease: KeyLease) -> Result<Outcome, Again> {
         match timeout(STORED_WITHIN, lease.store()).await {
-            Ok(Ok(None)) => {
-                let event = if lease.was_unsure() { KeyEvent::Asked } else { KeyEvent::Begun };
-                self.table.note(event);
-                Ok(Outcome::Begun(Rc::new(Key::new(lease, self.answer_limit))))
-            }
+            Ok(Ok(None)) => Ok(Outcome::Begun(self.begun(lease))),
             Ok(Ok(Some(Stored::Full))) => Ok(self.refuse(KeyEvent::RefusedFull, FULL)),
             Ok(Ok(Some(Stored::Known { state: RowState::Elsewhere, print, .. }))) => {
                 match print == self.print {
@@ -166,6 +179,12 @@ impl Beginning {
             Ok(Ok(Some(Stored::Known { .. } | Stored::New))) => Err(Again::Now),
             Ok(Err(_)) | Err(_) => Ok(self.refuse(KeyEvent::RefusedUnstored, UNSTORED)),
         }
+    }
+
+    fn begun(&self, lease: KeyLease) -> Rc<Key> {
+        let event = if lease.was_unsure() { KeyEvent::Asked } else { KeyEvent::Begun };
+        self.table.note(event);
+        Rc::new(Key::new(lease, self.answer_limit))
     }
 
     fn refuse(&self, event: KeyEvent, problem: Problem) -> Outcome {

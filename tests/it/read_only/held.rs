@@ -200,3 +200,32 @@ fn no_callback_is_lost_while_modes_come_and_go() {
     assert!(twice.is_empty(), "what was refused was not sent: {twice:?}");
     assert!(event(&stage, "released") > 0, "some waited");
 }
+
+/// All but the first few were lost, since they were called faster than they could begin.
+#[test]
+fn callbacks_arrive_although_there_is_room_for_few() {
+    for (service, limit) in [
+        ("breaker: { requests: 2 }", ""),
+        ("connect_timeout: 1s", ", limit: { concurrency: { max: 1, queue: 0 } }"),
+        (
+            "connect_timeout: 1s",
+            ", limit: { concurrency: { max: 1, queue: 2, queue_timeout: 100ms } }",
+        ),
+    ] {
+        let origin = Origin::start(|call| {
+            call.skip_body()?;
+            thread::sleep(Duration::from_millis(20));
+            call.answer(200, b"ok")
+        });
+        let route = format!(
+            "match: {{ path: /callbacks/* }}, name: cashier.webhook, read_only: {{ hold: {{ queue: 50 }} }}{limit}"
+        );
+        let stage = Stage::to(origin, |builder| builder.service(service).route(&route));
+        stage.read_only();
+        let mut clients: Vec<Client> = (1..=30).map(|n| callback(&stage, n, n)).collect();
+        stage.normal();
+        let answers: Vec<u16> = clients.iter_mut().map(|client| client.answer().status).collect();
+        assert_eq!(answers, [200; 30], "{service}{limit}");
+        assert_eq!((stage.origin.requests(), event(&stage, "released"), held(&stage)), (30, 30, 0));
+    }
+}

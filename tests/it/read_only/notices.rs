@@ -163,6 +163,28 @@ fn receiver(works: &Arc<AtomicBool>) -> (Origin, Arc<Mutex<Vec<Value>>>) {
     (origin, all)
 }
 
+/// Each start told it once more, before the process knew what its predecessor had told.
+#[test]
+fn receivers_are_told_once_of_a_notice_in_the_file_however_often_the_process_starts() {
+    let (hook, taken) = receiver(&Arc::new(AtomicBool::new(true)));
+    let (from, until) = (from_now(600.0), from_now(660.0));
+    let notices = format!("notices: {{ schema: {{ from: '{from}', until: '{until}' }} }}");
+    let announcements = format!(
+        "announcements: {{ webhooks: [ {{ name: push, url: \"http://{}/\" }} ], before: [ 1h ] }}",
+        hook.address
+    );
+    let mut stage = Stage::new(|builder| builder.top(&notices).top(&announcements));
+    for _ in 0..3 {
+        eventually("it is noted", || {
+            stage.get("/v1/notices")["notices"][0]["told"] == json!({ "push": 3600 })
+        });
+        drop(stage.proxy.take());
+        stage.proxy = Some(proxy::Proxy::start_with_file(&stage.builder.text()));
+    }
+    assert_eq!(stage.entries(&["notice_sent"]).len(), 1);
+    assert_eq!(taken.lock().expect("no panic").len(), 1);
+}
+
 #[test]
 fn receivers_are_told_once_per_lead_time_also_over_restarts() {
     let works = Arc::new(AtomicBool::new(false));

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::json;
 
 use super::*;
-use crate::support::Client;
+use crate::support::{Client, nobody};
 
 /// Two versions, of which all players get the canary; the rest of the route.
 fn canary(good: &Origin, bad: &Origin, route: &str) -> Proxy {
@@ -115,4 +115,42 @@ fn a_route_that_keeps_its_version_sends_again_there() {
     eject(&proxy);
     go.store(1, SeqCst);
     assert_eq!(bet.join().expect("no panic"), (200, "v2".to_owned()));
+}
+
+/// Its head has been read, and its body is waited for so that it can be sent again.
+#[test]
+fn a_request_whose_body_comes_after_the_ejection_is_not_sent_there() {
+    let (good, bad) = (Origin::answering("v1"), Origin::answering("v2"));
+    let proxy = canary(&good, &bad, "retry: { body_wait: 1s }");
+    let mut client = proxy.connect();
+    client.send("POST /bets HTTP/1.1\r\nHost: a\r\nx-player-id: 7\r\nContent-Length: 5\r\n\r\n");
+    eventually("its body is waited for", || proxy.in_flight() == 1);
+    eject(&proxy);
+    client.send("stake");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.kind().as_str()), (503, "no_version"));
+    assert_eq!((bad.requests(), good.requests()), (0, 0));
+    assert_eq!(withheld(&proxy, "v2", Withheld::Ejected), 1);
+}
+
+#[test]
+fn a_request_whose_connection_comes_after_the_ejection_is_not_sent_there() {
+    let good = Origin::answering("v1");
+    let (address, slow) = nobody::swallowing();
+    let proxy = Proxy::builder()
+        .version("v1", &good)
+        .version_at("v2", &[address])
+        .service("weights: { v1: 1, v2: 999999 }")
+        .service("connect_timeout: 8s")
+        .service("cohort: { key: [ 'header:x-player-id' ] }")
+        .top("admin: { address: 127.0.0.1:0 }")
+        .start();
+    let bet = bet(&proxy);
+    eventually("it waits for a connection", || proxy.in_flight() == 1);
+    eject(&proxy);
+    let received = slow.accept();
+    let (status, text) = bet.join().expect("no panic");
+    assert!(status == 503 && text.contains("no_version"), "{status} {text}");
+    assert!(received.lock().expect("no panic").is_empty());
+    assert_eq!(good.requests(), 0);
 }

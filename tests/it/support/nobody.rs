@@ -1,6 +1,11 @@
 //! Addresses at which nobody serves.
 
-use std::net::SocketAddr;
+use std::{
+    io::Read,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
+    thread,
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -13,11 +18,7 @@ pub(crate) fn refusing() -> (SocketAddr, Socket) {
 }
 
 /// An address that takes no connection: its backlog is full.
-pub(crate) fn swallowing() -> (SocketAddr, impl Drop) {
-    struct Full(#[expect(dead_code)] Socket, #[expect(dead_code)] Vec<Socket>);
-    impl Drop for Full {
-        fn drop(&mut self) {}
-    }
+pub(crate) fn swallowing() -> (SocketAddr, Swallowing) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
     socket.listen(0).expect("bound");
@@ -29,5 +30,33 @@ pub(crate) fn swallowing() -> (SocketAddr, impl Drop) {
         client
     };
     let clients = (0..8).map(fill).collect();
-    (address.as_socket().expect("an address"), Full(socket, clients))
+    (address.as_socket().expect("an address"), Swallowing { socket, clients })
+}
+
+/// Who holds an address that takes no connection.
+pub(crate) struct Swallowing {
+    socket: Socket,
+    clients: Vec<Socket>,
+}
+
+impl Swallowing {
+    /// Takes all connections from now on, those that wait among them. What they send is collected.
+    pub(crate) fn accept(self) -> Arc<Mutex<Vec<u8>>> {
+        let received = Arc::<Mutex<Vec<u8>>>::default();
+        let shared = Arc::clone(&received);
+        drop(self.clients);
+        let listener = TcpListener::from(self.socket);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let mut bytes = [0; 1024];
+                    while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                        shared.lock().expect("no panic").extend_from_slice(&bytes[..count]);
+                    }
+                });
+            }
+        });
+        received
+    }
 }
