@@ -93,6 +93,7 @@ fn service(
     run.task("plans", ControlPlane::follow_plans);
     run.task("announce", ControlPlane::announce);
     run.task("keys", ControlPlane::fetch_keys);
+    run.task("kept-keys", ControlPlane::watch_keys);
     run.task("authorizers", ControlPlane::open_authorizers);
     run.task("rollout", ControlPlane::roll_out);
     run.task("history", ControlPlane::keep_history);

@@ -9,20 +9,17 @@ use super::{
     admit::Admitted,
     body::Framing,
     client::Client,
-    idempotency::{Beginning, Key, Reading, TOO_LARGE, explained},
+    idempotency::{Beginning, FIELD, Key, Reading, TOO_LARGE, explained, is_key},
     problem::{Problem, RETRY_AFTER},
     rejected::Stop,
     waiting::{Passed, Wait},
 };
 use crate::{
-    policy::idempotency::parse_key,
+    policy::idempotency::{Spelling, parse_key},
     registry::{Fingerprint, KeyEvent},
     routing::RequestView,
     snapshot::{Idempotency, Route, Service},
 };
-
-/// Name of the field.
-const FIELD: &str = "idempotency-key";
 
 const MISSING: Problem = Problem {
     status: 400,
@@ -51,13 +48,14 @@ pub(super) fn begin(
     if let Some(key) = &passed.key {
         return Ok(Some(Rc::clone(key)));
     }
-    let Some(key) = key(policy, admitted)? else { return Ok(None) };
+    let Some((key, spelling)) = key(policy, admitted)? else { return Ok(None) };
     let length = gather(policy, route, admitted, client)?;
     let body = &client.inbox.data()[admitted.head_bytes..][..length];
     let player = service.cohort.key(view, &route.params);
     let source = service.cohort.label(player.source);
     let id = policy.table.id((source, player.value), &key);
-    let print = Fingerprint::of(view.method, view.path, view.query, body);
+    let asked = (view.method, view.path, view.query);
+    let print = Fingerprint::of(view.host, asked, body, spelling);
     Err(Stop::Wait(Wait::Key(Box::new(Beginning::new(policy, id, print)))))
 }
 
@@ -65,18 +63,22 @@ pub(super) fn begin(
 fn key<'a>(
     policy: &Idempotency,
     admitted: &'a Admitted<'_, '_>,
-) -> Result<Option<Cow<'a, [u8]>>, Stop> {
+) -> Result<Option<(Cow<'a, [u8]>, Spelling)>, Stop> {
     let headers = admitted.head.headers.iter();
-    let mut values = headers.filter(|field| field.name.eq_ignore_ascii_case(FIELD));
+    let mut values = headers.filter(|field| is_key(field.name));
     let Some(field) = values.next() else {
         return match policy.required {
             true => refuse(policy, KeyEvent::Missing, MISSING),
             false => Ok(None),
         };
     };
+    let is_disguised = !field.name.eq_ignore_ascii_case(FIELD);
     let detail = match (parse_key(field.value), values.next()) {
+        (_, None) if is_disguised => {
+            "the field of the idempotency key is to be spelled Idempotency-Key"
+        }
         (Ok(_), None) if admitted.mode.grpc => return refuse(policy, KeyEvent::RefusedBody, CALL),
-        (Ok(key), None) => return Ok(Some(key)),
+        (Ok(key), None) => return Ok(Some((key, Spelling::of(field.value)))),
         (Ok(_), Some(_)) => "the request has several idempotency keys",
         (Err(bad), _) => bad.0,
     };

@@ -249,8 +249,8 @@ pub(super) fn plan(
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         }
     }
-    if let Some(line) = passed.length_line() {
-        additions.get_or_insert_default().request.extend_from_slice(line.as_bytes());
+    if let Some(lines) = passed.lines() {
+        additions.get_or_insert_default().request.extend_from_slice(&lines);
     }
     // A smoke check must not show the epoch of the writer to a version that is not the writer.
     let knows = |_: &&crate::snapshot::Fence| {

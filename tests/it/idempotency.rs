@@ -22,7 +22,9 @@ use crate::support::{
 
 mod kept;
 mod many;
+mod removed;
 mod repeated;
+mod spelled;
 
 /// A proxy whose writes are processed once, with these further fields.
 fn keyed(origin: &Origin, fields: &str) -> Builder {
