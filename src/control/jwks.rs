@@ -67,7 +67,7 @@ async fn keep(name: String, jwt: Jwt, store: Arc<KeyStore>) {
             Ok((text, keys)) => {
                 let (keys_now, is_first) = (keys.len(), store.keys().is_none());
                 match store.note_text(&text) || is_first {
-                    true => put(&name, &store, keys),
+                    true => store.set(keys),
                     false => store.renew(),
                 }
                 if is_first || failed > 0 {
@@ -94,17 +94,6 @@ async fn keep(name: String, jwt: Jwt, store: Arc<KeyStore>) {
         store.end(is_ok);
         rest(next, &store).await;
     }
-}
-
-/// Puts `keys` in force, also a set without any: its issuer has revoked all.
-fn put(name: &str, store: &KeyStore, keys: KeySet) {
-    if keys.is_empty() {
-        tracing::warn!(
-            jwt = name,
-            "the set of keys of the issuer is empty; all its tokens are refused"
-        );
-    }
-    store.set(keys);
 }
 
 /// Waits until that time has passed, or a token names an unknown key.

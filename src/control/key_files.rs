@@ -14,19 +14,11 @@ pub(super) fn read_again(config: &Config, registry: &Registry) {
         match read_keys(Path::new(&jwt.jwks), &jwt.algorithms) {
             Ok((text, keys)) => {
                 if store.note_text(&text) {
-                    match keys.len() {
-                        0 => tracing::warn!(
-                            jwt = name,
-                            "the set of keys of the issuer is empty; all its tokens are refused"
-                        ),
-                        keys => {
-                            tracing::info!(
-                                jwt = name,
-                                keys,
-                                "the keys of the issuer were read again"
-                            );
-                        }
-                    }
+                    tracing::info!(
+                        jwt = name,
+                        keys = keys.len(),
+                        "the keys of the issuer were read again"
+                    );
                     store.set(keys);
                 }
             }

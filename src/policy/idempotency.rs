@@ -224,6 +224,11 @@ mod tests {
     }
 
     #[test]
+    fn the_corpus_of_keys_holds() {
+        crate::config::fuzzing::replay("idempotency_key", crate::policy::fuzzing::idempotency_key);
+    }
+
+    #[test]
     fn a_key_is_written_as_it_was() {
         for value in [&b"k-1"[..], b"\"k-1\"", br#""a \" b\\""#, b"a'b~"] {
             let key = parse_key(value).expect("a key");

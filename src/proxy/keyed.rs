@@ -49,7 +49,7 @@ pub(super) fn begin(
         return Ok(Some(Rc::clone(key)));
     }
     let Some((key, spelling)) = key(policy, admitted)? else { return Ok(None) };
-    let length = gather(policy, route, admitted, client)?;
+    let length = gather(policy, route, admitted, (client, passed.body.is_some()))?;
     let body = &client.inbox.data()[admitted.head_bytes..][..length];
     let player = service.cohort.key(view, &route.params);
     let source = service.cohort.label(player.source);
@@ -87,12 +87,12 @@ fn key<'a>(
     refuse(policy, KeyEvent::Malformed, problem)
 }
 
-/// Bytes of the request's body, once all of it is in the client's inbox.
+/// Bytes of the request's body, once all of it is in the client's inbox; `is_here` if that was awaited.
 fn gather(
     policy: &Idempotency,
     route: &Route,
     admitted: &Admitted<'_, '_>,
-    client: &Client,
+    (client, is_here): (&Client, bool),
 ) -> Result<usize, Stop> {
     let framing = match admitted.head.framing {
         // On a stream there are no chunks: the body ends with the stream.
@@ -104,7 +104,8 @@ fn gather(
             return refuse(policy, KeyEvent::RefusedBody, TOO_LARGE);
         }
         let length = length as usize;
-        if admitted.head_bytes + length <= client.inbox.len() {
+        let has_come = admitted.head_bytes + length <= client.inbox.len();
+        if has_come && (is_here || client.stream.has_ended()) {
             return Ok(length);
         }
     }

@@ -235,9 +235,10 @@ impl Keeper {
         }
         self.carry_at = Some(Instant::now() + RETRY_AFTER);
         former.step_aside();
-        let before = self.time.now_ms();
+        let before = former.left()?;
         let mut rows = open()?;
-        let by_ms = i128::from(self.time.now_ms()) - i128::from(before);
+        let now = self.time.now_ms();
+        let by_ms = i128::from(now) - i128::from(before.unwrap_or(now));
         // Rounded up: no key is forgotten early.
         let by_s = i64::try_from(by_ms.div_euclid(1000) + 1).unwrap_or(0);
         let keys = rows.carry_over(former, by_s)?;

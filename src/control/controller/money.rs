@@ -31,6 +31,9 @@ impl Controller {
             revoked: self.without_keys(),
         };
         for (kind, reason) in news(before, &found, SystemTime::now()) {
+            if kind == EventKind::JwtRevoked {
+                tracing::warn!("{reason}");
+            }
             self.record(kind, EventDetails { reason, ..EventDetails::default() });
         }
         *before = found;

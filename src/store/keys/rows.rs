@@ -144,9 +144,13 @@ impl Rows {
         let _ = self.connection.execute_batch("ROLLBACK");
     }
 
-    /// Whether the file at the path is the one that was opened.
+    /// Whether the file at the path is the one that was opened, as far as that can be seen.
     pub(super) fn is_in_place(&self) -> bool {
-        self.file.is_some() && FileId::of(&self.path) == self.file
+        use io::ErrorKind::{NotADirectory, NotFound};
+        match std::fs::metadata(&self.path) {
+            Ok(_) => self.file.is_some() && FileId::of(&self.path) == self.file,
+            Err(error) => !matches!(error.kind(), NotFound | NotADirectory),
+        }
     }
 
     /// Takes what SQLite wrote beside the file from its place, so that another file there is not read with it. All of it is
@@ -212,7 +216,7 @@ impl Rows {
     }
 
     /// The time, by where it was left; `None` before the first commit.
-    fn left(&self) -> Result<Option<u64>, StoreError> {
+    pub(super) fn left(&self) -> Result<Option<u64>, StoreError> {
         let mut select =
             self.connection.prepare_cached("SELECT ms, boot, up_ms FROM served WHERE one = 1")?;
         let left = select.query_row([], |row| {

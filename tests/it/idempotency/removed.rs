@@ -18,7 +18,7 @@ fn in_folder(origin: &Origin, folder: &TempDir) -> Builder {
 
 /// What the admin endpoint shows of the families of idempotency keys.
 fn metrics(proxy: &Proxy) -> String {
-    proxy.admin().get("/metrics").send().text().to_owned()
+    proxy.admin().get("/metrics").host("localhost").send().text().to_owned()
 }
 
 /// Reasons of the events of that kind.
@@ -93,7 +93,7 @@ fn keys_outlive_a_clock_that_is_wrong_restarts_and_takeovers() {
         // As after a boot of the machine.
         let left = "UPDATE served SET ms = ?1, boot = 'an earlier one'";
         assert_eq!(database(&folder).execute(left, [ms]).expect("a row"), 1);
-        let mut process = text.spawn();
+        let process = text.spawn();
         assert_eq!(post(&mut process.connect(), "k", b"x").text(), "processed 1");
         // What forgets keys has looked at them.
         thread::sleep(Duration::from_millis(1_300));

@@ -93,7 +93,7 @@ fn a_key_in_another_spelling_of_the_field_is_refused() {
 fn a_key_is_of_one_host_however_that_is_written() {
     let (origin, _) = forgetful(0);
     let proxy = keyed(&origin, "").start();
-    let mut bet = |host: &str| {
+    let bet = |host: &str| {
         let mut client = proxy.connect();
         let request = client.post("/bets", b"x").host(host).header("X-Player", "p1");
         let answer = request.header("Idempotency-Key", "k").send();
@@ -118,4 +118,32 @@ fn a_key_is_of_one_host_however_that_is_written() {
     assert_eq!(status("http://a.example/bets"), 201);
     assert_eq!(status("http://b.example/bets"), 422);
     assert_eq!(origin.requests(), 1);
+}
+
+/// What exceeds the announced length comes in a frame of its own, after a pause: the request is malformed, and a write that is
+/// malformed is not processed.
+#[test]
+fn a_body_that_goes_on_after_its_length_is_not_sent() {
+    let (origin, _) = forgetful(0);
+    let proxy = keyed(&origin, "").start();
+    let send = |length: &str, frames: &'static [&'static [u8]]| {
+        let http2 = Http2::connect(proxy.address);
+        let head = http::Request::post("http://game.test/bets").header("x-player", "p1");
+        let head = head.header("idempotency-key", length).header("content-length", length);
+        http2.run(async {
+            let (response, mut body) = http2.open(head).await;
+            for (n, frame) in frames.iter().enumerate() {
+                let _ = body.send_data((*frame).into(), n + 1 == frames.len());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            response.await.map(|response| response.status().as_u16()).ok()
+        })
+    };
+    assert_eq!(send("1", &[b"x", b"yyy"]), None);
+    assert_eq!(send("3", &[b"x", b"y"]), None);
+    assert_eq!(origin.requests(), 0);
+    assert_eq!(send("2", &[b"x", b"y", b""]), Some(201));
+    assert_eq!(send("4", &[b"xxxx"]), Some(201));
+    assert_eq!(origin.requests(), 2);
+    assert_eq!(origin.last().head.field("content-length"), Some("4"));
 }

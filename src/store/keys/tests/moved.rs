@@ -111,3 +111,40 @@ fn a_file_that_is_no_database_refuses_keys_and_none_is_lost_once_it_is_gone() {
     assert!(matches!(state(&log, &row(b"a")), RowState::Unsure));
     assert_eq!(log.health().carried_over(), 1);
 }
+
+/// The first attempt fails after the other file was opened: what is known of its time must not be lost by that.
+#[test]
+fn the_keys_of_a_replaced_file_keep_their_window_over_attempts_that_fail() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    {
+        let log = keep_keys(other.path()).unwrap();
+        assert!(is_new(&log, &row(b"there")));
+    }
+    let copy = other.path().join(DATABASE);
+    let connection = Connection::open(&copy).unwrap();
+    let left = "UPDATE served SET ms = 9000000, boot = 'of another machine'";
+    assert_eq!(connection.execute(left, []).unwrap(), 1);
+    connection
+        .execute_batch(
+            "UPDATE idempotency SET until = 9000 + 3600;
+             CREATE TRIGGER full BEFORE INSERT ON idempotency BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        .unwrap();
+    drop(connection);
+    let log = keep_keys(folder.path()).unwrap();
+    assert!(is_new(&log, &row(b"here")));
+    let path = folder.path().join(DATABASE);
+    fs::rename(&copy, &path).unwrap();
+    for _ in 0..2 {
+        assert_eq!(begin(&log, &row(b"here")).err(), Some(Unstored));
+        thread::sleep(RETRY_AFTER + Duration::from_millis(100));
+    }
+    Connection::open(&path).unwrap().execute_batch("DROP TRIGGER full").unwrap();
+    let until = Instant::now() + LONG;
+    while log.health().trouble().is_some() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let Ok(Stored::Known { until, .. }) = begin(&log, &row(b"here")) else { panic!("forgotten") };
+    let left = u64::from(until) - log.time().now_ms() / 1000;
+    assert!((3_500..=3_602).contains(&left), "{left} s");
+}
