@@ -21,6 +21,7 @@ pub mod incidents;
 pub mod journaled;
 mod jwks;
 mod kept;
+mod kept_keys;
 mod key_files;
 pub mod pins;
 mod planned;

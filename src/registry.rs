@@ -14,6 +14,7 @@ mod fence;
 mod hold;
 mod issuer_keys;
 mod kept_answer;
+mod key_health;
 mod key_log;
 mod keys;
 mod outcomes;
@@ -22,6 +23,7 @@ mod places;
 mod players;
 mod rates;
 mod retries;
+mod served_time;
 mod standing;
 mod states;
 
@@ -44,7 +46,11 @@ pub use self::{
     hold::{HeldWrite, HoldAdmission, HoldEvent, HoldState, HoldTurn},
     issuer_keys::KeyStore,
     kept_answer::KeptAnswer,
-    key_log::{Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, RowState, Stored, Unstored},
+    key_health::{KeyHealth, KeyTrouble},
+    key_log::{
+        Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, KnownHash, KnownPrint, RowState,
+        Stored, Unstored,
+    },
     keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
@@ -52,6 +58,7 @@ pub use self::{
     players::{Player, PlayerSet},
     rates::{RateKey, RateTable},
     retries::RetryState,
+    served_time::{ServedTime, up_ms},
     standing::EndpointStatus,
     states::{
         AmountEvidenceState, AmountState, EndpointState, SeriesState, ServiceState, VersionState,
@@ -115,7 +122,12 @@ impl<K: Eq + Hash, S> States<K, S> {
 
     /// Removes states without other owners. The caller drops them after the lock is released.
     fn take_unused(&self) -> Vec<Arc<S>> {
-        let is_unused = |_: &K, state: &mut Arc<S>| Arc::strong_count(state) == 1;
+        self.take_unused_if(|_| true)
+    }
+
+    /// As [`Self::take_unused`], those that `may` go.
+    fn take_unused_if(&self, may: impl Fn(&S) -> bool) -> Vec<Arc<S>> {
+        let is_unused = |_: &K, state: &mut Arc<S>| Arc::strong_count(state) == 1 && may(state);
         self.lock().extract_if(is_unused).map(|(_, state)| state).collect()
     }
 }
@@ -248,6 +260,21 @@ impl Registry {
         self.keys.find((service.to_owned(), route.to_owned()), new)
     }
 
+    /// What keeps keys, if they are kept.
+    pub fn key_log(&self) -> Option<&KeyLog> {
+        self.key_log.get()
+    }
+
+    /// The number of idempotency keys of `route` of `service` that are known; `None` within if that is not known, since the
+    /// disk may have more, and `None` if there are none.
+    pub fn keys_known(&self, service: &str, route: &str) -> Option<Option<u64>> {
+        let known = self.keys.lock().get(&(service.to_owned(), route.to_owned())).map(|t| t.len());
+        match self.key_log.get() {
+            Some(_) => Some(known.filter(|count| *count > 0)),
+            None => known.map(Some),
+        }
+    }
+
     /// The keys of the rate limit `limit` of `route` with these terms; created if unknown, as they are for other terms.
     pub fn rates(&self, route: &str, limit: &str, rate: Rate, keys: u32) -> Arc<RateTable> {
         let identity = (route.to_owned(), limit.to_owned(), rate, keys);
@@ -320,7 +347,8 @@ impl Registry {
         self.retries.take_unused();
         self.pins.take_unused();
         self.holds.take_unused();
-        self.keys.take_unused();
+        // A route may get its policy back.
+        self.keys.take_unused_if(KeyTable::is_spent);
         self.rates.take_unused();
         self.places.take_unused();
         self.latencies.take_unused();

@@ -102,6 +102,7 @@ fn service(
         }
     });
     run.task("keys", ControlPlane::fetch_keys);
+    run.task("kept-keys", ControlPlane::watch_keys);
     run.task("authorizers", ControlPlane::open_authorizers);
     run.task("rollout", ControlPlane::roll_out);
     run.task("history", ControlPlane::keep_history);

@@ -54,10 +54,11 @@ pub enum NoKey {
 
 impl KeySet {
     /// Reads a set of keys, of which those count that fit one of `algorithms`. Others are left out, as RFC 7517 section 5 asks.
+    /// A set without any keys is one, too: its issuer has revoked all.
     ///
     /// # Errors
     ///
-    /// If the text is no set of keys, or no key is left.
+    /// If the text is no set of keys, or it has keys and none is left.
     pub fn read(text: &str, algorithms: &[JwtAlgorithm]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Set {
@@ -69,10 +70,11 @@ impl KeySet {
         if set.keys.len() > MOST_KEYS {
             return Err(format!("more than {MOST_KEYS} keys; write those in use"));
         }
+        let is_revoked = set.keys.is_empty();
         let pinned: Vec<Algorithm> = algorithms.iter().map(|a| (*a).into()).collect();
         let keys: Box<[Key]> =
             set.keys.into_iter().filter_map(|key| Key::read(key, &pinned)).collect();
-        if keys.is_empty() {
+        if keys.is_empty() && !is_revoked {
             let names = algorithms.iter().map(|a| format!("{a:?}")).collect::<Vec<_>>().join(", ");
             return Err(format!("no public key for {names}; write one, or another algorithm"));
         }
@@ -93,7 +95,7 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// Never true: a set without keys cannot be read.
+    /// Whether there are none: all tokens are refused.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }

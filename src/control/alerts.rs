@@ -61,6 +61,8 @@ pub enum AlertName {
     JournalFailing,
     /// The journal is not as it was written.
     JournalNotIntact,
+    /// Idempotency keys cannot be written.
+    IdempotencyFailing,
 }
 
 impl AlertName {
@@ -78,6 +80,7 @@ impl AlertName {
             Self::RolloutWaits => "TidegateRolloutWaits",
             Self::JournalFailing => "TidegateJournalFailing",
             Self::JournalNotIntact => "TidegateJournalNotIntact",
+            Self::IdempotencyFailing => "TidegateIdempotencyFailing",
         }
     }
 
@@ -86,7 +89,8 @@ impl AlertName {
             Self::VersionEjected
             | Self::SharedOutage
             | Self::JournalFailing
-            | Self::JournalNotIntact => "critical",
+            | Self::JournalNotIntact
+            | Self::IdempotencyFailing => "critical",
             Self::EjectionMistaken
             | Self::FewPlayers
             | Self::VersionWorse
@@ -111,6 +115,9 @@ impl AlertName {
             Self::RolloutWaits => "has a rollout that needs somebody",
             Self::JournalFailing => "the journal cannot be written, so changes are refused",
             Self::JournalNotIntact => "the journal is not as it was written",
+            Self::IdempotencyFailing => {
+                "idempotency keys cannot be written, so writes with a key are refused"
+            }
         }
     }
 }
@@ -191,6 +198,12 @@ impl Alerts {
             EventKind::JournalNotIntact => {
                 self.begin(of_process(AlertName::JournalNotIntact), matter, now);
             }
+            EventKind::IdempotencyFailing => {
+                self.begin(of_process(AlertName::IdempotencyFailing), matter, now);
+            }
+            EventKind::IdempotencyWorks => {
+                self.end(&of_process(AlertName::IdempotencyFailing), now);
+            }
             // The others are about a service.
             _ if matter.service.is_none() => {}
             EventKind::Ejected => {
@@ -233,6 +246,11 @@ impl Alerts {
             EventKind::EndpointProbing | EventKind::EndpointWouldEject => {}
             // Each endpoint of the version has an alert of its own.
             EventKind::HealthPanic | EventKind::HealthPanicOver => {}
+            // People did that, and no key is lost, or they mean it.
+            EventKind::IdempotencyMoved
+            | EventKind::IdempotencyForgotten
+            | EventKind::JwtRevoked
+            | EventKind::JwtRestored => {}
             // More refused requests may be intended.
             EventKind::RefusalsRise => {}
             EventKind::RolloutRolledBack => {

@@ -25,6 +25,7 @@ mod keeping;
 mod logs;
 mod lost_modes;
 mod modes;
+mod money;
 mod names;
 mod one_writer;
 mod parked;
@@ -52,6 +53,7 @@ use std::{
 
 use tokio::sync::{Notify, mpsc::UnboundedSender, watch};
 
+pub(in crate::control) use self::money::Found;
 pub use self::{
     attached::Opened,
     certificates::{Certificates, OpenedClients},

@@ -86,6 +86,18 @@ pub enum EventKind {
     JournalWorks,
     /// The journal is not as it was written: entries were changed, taken out or cut off.
     JournalNotIntact,
+    /// Idempotency keys cannot be written: their requests are refused.
+    IdempotencyFailing,
+    /// Idempotency keys can be written again.
+    IdempotencyWorks,
+    /// The file of idempotency keys was removed or replaced while it was in use; its keys are in the one there now.
+    IdempotencyMoved,
+    /// A changed file makes idempotency keys unknown to their routes.
+    IdempotencyForgotten,
+    /// An issuer of tokens has no keys any more: all its tokens are refused.
+    JwtRevoked,
+    /// An issuer of tokens has keys again.
+    JwtRestored,
 }
 
 impl EventKind {
@@ -134,6 +146,12 @@ impl EventKind {
             Self::JournalFailing => "journal_failing",
             Self::JournalWorks => "journal_works",
             Self::JournalNotIntact => "journal_not_intact",
+            Self::IdempotencyFailing => "idempotency_failing",
+            Self::IdempotencyWorks => "idempotency_works",
+            Self::IdempotencyMoved => "idempotency_moved",
+            Self::IdempotencyForgotten => "idempotency_forgotten",
+            Self::JwtRevoked => "jwt_revoked",
+            Self::JwtRestored => "jwt_restored",
         }
     }
 }

@@ -122,6 +122,7 @@ impl ControlPlane {
         Scrape {
             services,
             series,
+            keys_kept: keys_kept(&controller),
             idempotency: snapshot.routes.iter().filter_map(|r| idempotency(&snapshot, r)).collect(),
             names: controller.names(),
             unrouted: shared.unrouted(),
@@ -251,8 +252,15 @@ fn issuer(issuer: &Issuer) -> metrics::IssuerUse {
         refused: keys.faults().map(|(fault, count)| (fault.label(), count)).collect(),
         fetches: issuer.is_fetched.then_some(fetching.counts),
         keys: keys.keys().as_ref().map_or(0, |keys| keys.len() as u64),
+        emptied: keys.emptied(),
         age_s: fetching.came.map(|came| came.elapsed().as_secs_f64()),
     }
+}
+
+/// What keeps idempotency keys on disk, if anything does.
+fn keys_kept(controller: &Controller) -> Option<metrics::KeysKept> {
+    let health = controller.registry().key_log()?.health();
+    Some(metrics::KeysKept { failing: health.trouble().is_some(), moved: health.carried_over() })
 }
 
 /// The idempotency keys of `route`, if it has some.

@@ -1,6 +1,9 @@
-//! Properties of tokens that must hold for any input; used by `fuzz/`, and by the tests with the seeds of its corpus.
+//! Properties of tokens and idempotency keys that must hold for any input; used by `fuzz/`, and by the tests with the seeds of its corpus.
 
-use super::token::{MOST_TOKEN_BYTES, TokenTerms};
+use super::{
+    idempotency::{LONGEST_KEY, Spelling, parse_key},
+    token::{MOST_TOKEN_BYTES, TokenTerms},
+};
 use crate::{
     config::{
         jwks::KeySet,
@@ -33,11 +36,25 @@ pub fn token(input: &[u8]) {
     assert!(terms.verify(input, &keys, 1_300_819_380).is_err(), "it has expired");
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(set) = KeySet::read(text, &[JwtAlgorithm::ES256, JwtAlgorithm::RS256]) {
-        assert!(!set.is_empty());
         assert!(terms.verify(input, &set, THEN).is_err());
     }
     if let Ok(payload) = serde_json::from_str(text) {
         let claims = Claims::new(&payload);
         assert!(payload.keys().all(|name| claims.all(name).len() <= input.len()));
     }
+}
+
+/// Whatever the value of the field, it is a key or is none. A key has a bound and no byte that could end a line, and is written
+/// as it was read: so a version cannot take two spellings for two keys. Written in either way it is the same key, unless it
+/// cannot be without quotes.
+pub fn idempotency_key(input: &[u8]) {
+    let Ok(key) = parse_key(input) else { return };
+    assert!((1..=LONGEST_KEY).contains(&key.len()));
+    assert!(key.iter().all(|byte| matches!(byte, b' '..=b'~')));
+    let own = Spelling::of(input);
+    assert_eq!(own.write(&key), input.trim_ascii());
+    assert_eq!(parse_key(&Spelling::Quoted.write(&key)).as_deref(), Ok(&*key));
+    let bare = Spelling::Bare.write(&key);
+    let again = parse_key(&bare);
+    assert!(again.as_deref() == Ok(&*key) || own == Spelling::Quoted);
 }

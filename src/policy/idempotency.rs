@@ -44,6 +44,39 @@ pub fn parse_key(value: &[u8]) -> Result<Cow<'_, [u8]>, BadKey> {
     Ok(key)
 }
 
+/// How a key is written: with quotes or without. A service that reads the field as it is takes both for two keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// Without quotes.
+    Bare,
+    /// As a string of structured fields.
+    Quoted,
+}
+
+impl Spelling {
+    /// That of the key in the value of a field.
+    pub fn of(value: &[u8]) -> Self {
+        if value.trim_ascii_start().starts_with(b"\"") { Self::Quoted } else { Self::Bare }
+    }
+
+    /// The value of a field with this `key`, which was read from one that was written so.
+    pub fn write(self, key: &[u8]) -> Vec<u8> {
+        if self == Self::Bare {
+            return key.to_vec();
+        }
+        let mut value = Vec::with_capacity(key.len() + 2);
+        value.push(b'"');
+        for byte in key {
+            if matches!(byte, b'"' | b'\\') {
+                value.push(b'\\');
+            }
+            value.push(*byte);
+        }
+        value.push(b'"');
+        value
+    }
+}
+
 /// The text of a string after its first quote.
 fn unquoted(quoted: &[u8]) -> Result<Cow<'_, [u8]>, BadKey> {
     const OPEN: BadKey =
@@ -188,6 +221,21 @@ mod tests {
             assert!(parse_key(value).is_err(), "{:?}", value.escape_ascii().to_string());
         }
         assert!(parse_key(&long.as_bytes()[1..]).is_ok());
+    }
+
+    #[test]
+    fn the_corpus_of_keys_holds() {
+        crate::config::fuzzing::replay("idempotency_key", crate::policy::fuzzing::idempotency_key);
+    }
+
+    #[test]
+    fn a_key_is_written_as_it_was() {
+        for value in [&b"k-1"[..], b"\"k-1\"", br#""a \" b\\""#, b"a'b~"] {
+            let key = parse_key(value).expect("a key");
+            assert_eq!(Spelling::of(value).write(&key), value, "{}", value.escape_ascii());
+        }
+        assert_eq!(Spelling::of(b" \"k\" "), Spelling::Quoted);
+        assert_eq!(Spelling::Quoted.write(b"k"), b"\"k\"");
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Place<'_> {
 pub(super) enum Begin {
     /// It begins.
     Now,
-    /// The snapshot is no longer in force: it is planned again.
+    /// It is planned again: the snapshot is no longer in force, or its key changes its head.
     Again,
 }
 
@@ -68,6 +68,12 @@ pub(super) fn begin(
         let claims = rare.as_ref().and_then(|rare| rare.additions.claims.clone());
         let view = RequestView { claims: claims.as_deref(), ..*view };
         key = keyed::begin(keys, (route, service), (admitted, &view), client, passed)?;
+        if passed.key.is_none()
+            && key.as_ref().is_some_and(|key| keyed::changes_head(key, admitted))
+        {
+            passed.key = key;
+            return Ok(Begin::Again);
+        }
     }
     let begun = take_turn(worker, place, is_player, passed, rare);
     match (&begun, key) {

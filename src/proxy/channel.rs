@@ -58,6 +58,15 @@ impl Channel {
         !matches!(self, Self::Wire(_))
     }
 
+    /// Whether all of a message has come whose length was announced: on a stream more than that may follow, and then it is
+    /// malformed (RFC 9113 section 8.1.1).
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Self::ServerStream(stream) => stream.has_ended(),
+            Self::Wire(_) | Self::ClientStream(_) => true,
+        }
+    }
+
     /// Aborts the channel so that the peer cannot take a truncated message for a complete one.
     pub(super) fn break_off(&mut self) {
         match self {

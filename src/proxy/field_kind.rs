@@ -252,7 +252,7 @@ pub(super) fn is_one_of(name: &str, others: &[Box<str>]) -> bool {
 }
 
 /// Whether an application may read `name` as `other`, which is in lower case.
-fn is_same(name: &[u8], other: &[u8]) -> bool {
+pub(super) fn is_same(name: &[u8], other: &[u8]) -> bool {
     let same = |(a, b): (&u8, &u8)| match a.is_ascii_alphanumeric() {
         true => a.to_ascii_lowercase() == *b,
         false => *b == b'-',

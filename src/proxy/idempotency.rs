@@ -5,16 +5,21 @@
 
 mod begin;
 mod body;
+mod field;
 mod kept;
 
 use std::cell::RefCell;
 
 use super::{head::ResponseHead, tap::Tap};
-use crate::registry::{KeptAnswer, KeyLease};
+use crate::{
+    policy::idempotency::Spelling,
+    registry::{KeptAnswer, KeyLease},
+};
 
 pub(super) use self::{
     begin::{Beginning, Outcome, explained},
     body::{Gathered, Reading, TOO_LARGE},
+    field::{FIELD, is_key, line},
 };
 
 /// The key of a request, which has begun. Dropped before the response was received, it ends as
@@ -30,6 +35,11 @@ pub(super) struct Key {
 impl Key {
     fn new(lease: KeyLease, limit: usize) -> Self {
         Self { lease, limit, head: RefCell::default() }
+    }
+
+    /// How the first request with the key wrote it; `None` if this is the first one, or if that is not known.
+    pub(super) fn spelling(&self) -> Option<Spelling> {
+        self.lease.spelling()
     }
 
     /// An attempt is made. What came of the one before is not the response.

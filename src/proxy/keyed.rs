@@ -9,20 +9,17 @@ use super::{
     admit::Admitted,
     body::Framing,
     client::Client,
-    idempotency::{Beginning, Key, Reading, TOO_LARGE, explained},
+    idempotency::{Beginning, FIELD, Key, Reading, TOO_LARGE, explained, is_key},
     problem::{Problem, RETRY_AFTER},
     rejected::Stop,
     waiting::{Passed, Wait},
 };
 use crate::{
-    policy::idempotency::parse_key,
+    policy::idempotency::{Spelling, parse_key},
     registry::{Fingerprint, KeyEvent},
     routing::RequestView,
     snapshot::{Idempotency, Route, Service},
 };
-
-/// Name of the field.
-const FIELD: &str = "idempotency-key";
 
 const MISSING: Problem = Problem {
     status: 400,
@@ -51,38 +48,53 @@ pub(super) fn begin(
     if let Some(key) = &passed.key {
         return Ok(Some(Rc::clone(key)));
     }
-    let Some(key) = key(policy, admitted)? else { return Ok(None) };
-    let length = gather(policy, route, admitted, client)?;
+    let Some((key, spelling)) = key(policy, admitted)? else { return Ok(None) };
+    let length = gather(policy, route, admitted, (client, passed.body.is_some()))?;
     let body = &client.inbox.data()[admitted.head_bytes..][..length];
     let player = service.cohort.key(view, &route.params);
     let source = service.cohort.label(player.source);
     let id = policy.table.id((source, player.value), &key);
-    let print = Fingerprint::of(view.method, view.path, view.query, body);
+    let asked = (view.method, view.path, view.query);
+    let print = Fingerprint::of(view.host, asked, body, spelling);
     let beginning = Beginning::new(policy, id, print);
-    // The head of a request with a key must not ask for more than an answer: if it does, it is planned again.
-    let is_plain = !admitted.head.expects_continue && admitted.head.upgrade.is_none();
-    match is_plain.then(|| beginning.at_once()).flatten() {
+    match beginning.at_once() {
         Some(key) => Ok(Some(key)),
         None => Err(Stop::Wait(Wait::Key(Box::new(beginning)))),
     }
+}
+
+/// Whether the head of the request that was `admitted` is another one because `key` has begun, so that it must be planned
+/// again.
+pub(super) fn changes_head(key: &Key, admitted: &Admitted<'_, '_>) -> bool {
+    let head = admitted.head;
+    let at = head.headers.iter().position(|field| is_key(field.name));
+    let is_other = |at: usize| {
+        let own = Spelling::of(head.headers[at].value);
+        !head.is_passed_on(at) || key.spelling().is_some_and(|first| first != own)
+    };
+    head.expects_continue || head.upgrade.is_some() || at.is_some_and(is_other)
 }
 
 /// The key that the request names, if it does.
 fn key<'a>(
     policy: &Idempotency,
     admitted: &'a Admitted<'_, '_>,
-) -> Result<Option<Cow<'a, [u8]>>, Stop> {
+) -> Result<Option<(Cow<'a, [u8]>, Spelling)>, Stop> {
     let headers = admitted.head.headers.iter();
-    let mut values = headers.filter(|field| field.name.eq_ignore_ascii_case(FIELD));
+    let mut values = headers.filter(|field| is_key(field.name));
     let Some(field) = values.next() else {
         return match policy.required {
             true => refuse(policy, KeyEvent::Missing, MISSING),
             false => Ok(None),
         };
     };
+    let is_disguised = !field.name.eq_ignore_ascii_case(FIELD);
     let detail = match (parse_key(field.value), values.next()) {
+        (_, None) if is_disguised => {
+            "the field of the idempotency key is to be spelled Idempotency-Key"
+        }
         (Ok(_), None) if admitted.mode.grpc => return refuse(policy, KeyEvent::RefusedBody, CALL),
-        (Ok(key), None) => return Ok(Some(key)),
+        (Ok(key), None) => return Ok(Some((key, Spelling::of(field.value)))),
         (Ok(_), Some(_)) => "the request has several idempotency keys",
         (Err(bad), _) => bad.0,
     };
@@ -91,12 +103,12 @@ fn key<'a>(
     refuse(policy, KeyEvent::Malformed, problem)
 }
 
-/// Bytes of the request's body, once all of it is in the client's inbox.
+/// Bytes of the request's body, once all of it is in the client's inbox; `is_here` if that was awaited.
 fn gather(
     policy: &Idempotency,
     route: &Route,
     admitted: &Admitted<'_, '_>,
-    client: &Client,
+    (client, is_here): (&Client, bool),
 ) -> Result<usize, Stop> {
     let framing = match admitted.head.framing {
         // On a stream there are no chunks: the body ends with the stream.
@@ -108,7 +120,8 @@ fn gather(
             return refuse(policy, KeyEvent::RefusedBody, TOO_LARGE);
         }
         let length = length as usize;
-        if admitted.head_bytes + length <= client.inbox.len() {
+        let has_come = admitted.head_bytes + length <= client.inbox.len();
+        if has_come && (is_here || client.stream.has_ended()) {
             return Ok(length);
         }
     }

@@ -205,9 +205,9 @@ pub(super) fn plan(
             Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
         }
     }
-    if let Some(line) = passed.length_line() {
+    if let Some(lines) = passed.lines() {
         let additions = &mut rare.get_or_insert_default().additions;
-        additions.request.extend_from_slice(line.as_bytes());
+        additions.request.extend_from_slice(&lines);
     }
     // A smoke check must not show the epoch of the writer to a version that is not the writer.
     let knows = |_: &&crate::snapshot::Fence| {

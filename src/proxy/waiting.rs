@@ -19,7 +19,7 @@ use super::{
     client::Client,
     fence,
     head::RequestHead,
-    idempotency::{Beginning, Gathered, Key, Outcome, Reading},
+    idempotency::{self, Beginning, Gathered, Key, Outcome, Reading},
     in_flight::InFlight,
     places::{LEFT, Places, WaitForPlace},
     problem::{Extra, Problem},
@@ -86,6 +86,8 @@ pub(super) struct Got {
     pub(super) body: Option<Gathered>,
     /// Its idempotency key, which has begun.
     pub(super) key: Option<Rc<Key>>,
+    /// The line with the key, if it is not the client's.
+    pub(super) key_line: Option<Box<[u8]>>,
     /// Its place among those that waited for the end of a read-only mode. It is dropped once the write has begun, or
     /// waits for something else: then the next one is called.
     pub(super) read_only: Option<HeldUntilWritable>,
@@ -104,6 +106,7 @@ const NOTHING: &Got = &Got {
     external: None,
     body: None,
     key: None,
+    key_line: None,
     read_only: None,
     is_writable: false,
     places: None,
@@ -146,22 +149,29 @@ impl Passed {
 
     /// Lets the `head` say what becomes of the request.
     #[cold]
-    pub(super) fn change(&self, head: &mut RequestHead<'_, '_>) {
+    pub(super) fn change(&mut self, head: &mut RequestHead<'_, '_>) {
         if let Some(gathered) = self.body {
             head.framing = Framing::Length(gathered.length as u64);
         }
         head.expects_continue = false;
-        if self.key.is_some() {
+        if let Some(first) = self.key.as_ref().map(|key| key.spelling()) {
+            self.key_line = idempotency::line(head, first);
             // The response to a key is kept, and a connection that switches has none.
             head.upgrade = None;
         }
     }
 
-    /// The line that tells the length of the body, if the client did not.
+    /// The lines that tell the length of the body and the idempotency key, where those of the client do not.
     #[inline]
-    pub(super) fn length_line(&self) -> Option<String> {
-        let gathered = self.0.as_ref()?.body.filter(|gathered| gathered.was_open)?;
-        Some(format!("Content-Length: {}\r\n", gathered.length))
+    pub(super) fn lines(&self) -> Option<Vec<u8>> {
+        let got = self.0.as_ref()?;
+        let body = got.body.filter(|gathered| gathered.was_open);
+        let mut lines = Vec::new();
+        if let Some(gathered) = body {
+            lines.extend_from_slice(format!("Content-Length: {}\r\n", gathered.length).as_bytes());
+        }
+        lines.extend_from_slice(got.key_line.as_deref().unwrap_or_default());
+        (!lines.is_empty()).then_some(lines)
     }
 }
 

@@ -34,6 +34,8 @@ pub struct KeyStore {
     ended: watch::Sender<u64>,
     faults: [AtomicU64; TokenFault::ALL.len()],
     verified: AtomicU64,
+    /// Sets without keys that were put in force.
+    emptied: AtomicU64,
 }
 
 /// What was fetched, and when.
@@ -59,6 +61,7 @@ impl Default for KeyStore {
             ended: watch::Sender::new(0),
             faults: Default::default(),
             verified: AtomicU64::default(),
+            emptied: AtomicU64::default(),
         }
     }
 }
@@ -71,6 +74,9 @@ impl KeyStore {
 
     /// Puts `keys` in force.
     pub fn set(&self, keys: KeySet) {
+        if keys.is_empty() {
+            self.emptied.fetch_add(1, Relaxed);
+        }
         self.keys.store(Some(Arc::new(keys)));
         self.lock().came = Some(Instant::now());
     }
@@ -140,6 +146,11 @@ impl KeyStore {
     /// Tokens verified so far.
     pub fn verified(&self) -> u64 {
         self.verified.load(Relaxed)
+    }
+
+    /// Sets without keys that were put in force so far.
+    pub fn emptied(&self) -> u64 {
+        self.emptied.load(Relaxed)
     }
 
     /// Requests without a token that counts, by the fault, so far.

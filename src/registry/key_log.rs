@@ -10,16 +10,41 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::oneshot;
 
-use super::kept_answer::KeptAnswer;
+use crate::policy::idempotency::Spelling;
+
+use super::{kept_answer::KeptAnswer, key_health::KeyHealth, served_time::ServedTime};
 
 /// A key of a player on a route: 128 bits of a SHA-256, so nobody can make two that meet, and neither memory nor
 /// disk holds what identifies a player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId([u8; 16]);
 
-/// What a request asks for: 128 bits of a SHA-256 of its method, path, query and body.
+/// What a request asks for: 128 bits of a SHA-256 of its host, method, path, query and body; and how it writes its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint([u8; 16]);
+pub struct Fingerprint {
+    whole: [u8; 16],
+    /// Without the host, as earlier releases made it.
+    bare: [u8; 16],
+    spelling: Spelling,
+}
+
+/// What is known of what the first request with a key asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownPrint {
+    /// What it asked for.
+    pub hash: KnownHash,
+    /// How it wrote its key; `None` if an earlier release wrote it.
+    pub spelling: Option<Spelling>,
+}
+
+/// A hash of what a request asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownHash {
+    /// Of all of it.
+    Whole([u8; 16]),
+    /// Of all but the host: an earlier release wrote it.
+    Bare([u8; 16]),
+}
 
 impl KeyId {
     /// The key `key` on `route` of the player who is known as `player` by `source`: equal values of different sources
@@ -40,19 +65,33 @@ impl KeyId {
 }
 
 impl Fingerprint {
-    /// That of a request.
-    pub fn of(method: &str, path: &str, query: &str, body: &[u8]) -> Self {
-        Self(hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), body]))
+    /// That of a request to `host`, which is the same in any case, with a key that is written so.
+    pub fn of(
+        host: &str,
+        (method, path, query): (&str, &str, &str),
+        body: &[u8],
+        spelling: Spelling,
+    ) -> Self {
+        let bare = hash(&[method.as_bytes(), path.as_bytes(), query.as_bytes(), body]);
+        let has_upper = host.bytes().any(|byte| byte.is_ascii_uppercase());
+        let lower = has_upper.then(|| host.to_ascii_lowercase());
+        let host = lower.as_deref().unwrap_or(host);
+        Self { whole: hash(&[host.as_bytes(), &bare]), bare, spelling }
     }
 
-    /// That with these bytes.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
+    /// What will be known of it.
+    pub fn known(&self) -> KnownPrint {
+        KnownPrint { hash: KnownHash::Whole(self.whole), spelling: Some(self.spelling) }
     }
+}
 
-    /// Its bytes.
-    pub fn bytes(&self) -> &[u8; 16] {
-        &self.0
+impl KnownPrint {
+    /// Whether `print` asks for the same, as far as that is known.
+    pub fn is_of(&self, print: &Fingerprint) -> bool {
+        match self.hash {
+            KnownHash::Whole(whole) => whole == print.whole,
+            KnownHash::Bare(bare) => bare == print.bare,
+        }
     }
 }
 
@@ -77,8 +116,8 @@ pub struct KeyRow {
     pub route: Arc<str>,
     /// What its request asks for.
     pub print: Fingerprint,
-    /// Seconds since 1970 at which it is forgotten.
-    pub until: u32,
+    /// Seconds for which it is remembered.
+    pub window: u32,
     /// Most keys of the table.
     pub most: u32,
     /// Where the number of keys of the table is counted.
@@ -89,12 +128,15 @@ pub struct KeyRow {
 #[derive(Debug)]
 pub enum Stored {
     /// It was unknown, and has begun: that is on the disk.
-    New,
+    New {
+        /// The second of the served time in which it is forgotten.
+        until: u32,
+    },
     /// It was known.
     Known {
         /// What its request asked for.
-        print: Fingerprint,
-        /// Seconds since 1970 at which it is forgotten.
+        print: KnownPrint,
+        /// The second of the served time in which it is forgotten.
         until: u32,
         /// What is known of it.
         state: RowState,
@@ -142,31 +184,45 @@ pub enum KeyJob {
 
 /// The way to the thread that keeps keys.
 #[derive(Debug, Clone)]
-pub struct KeyLog(Sender<KeyJob>);
+pub struct KeyLog {
+    jobs: Sender<KeyJob>,
+    time: Arc<ServedTime>,
+    health: Arc<KeyHealth>,
+}
 
 impl KeyLog {
-    /// That of the thread that receives `jobs`.
-    pub fn new(jobs: Sender<KeyJob>) -> Self {
-        Self(jobs)
+    /// That of the thread that receives `jobs`, keeps `time` and tells its `health`.
+    pub fn new(jobs: Sender<KeyJob>, time: Arc<ServedTime>, health: Arc<KeyHealth>) -> Self {
+        Self { jobs, time, health }
+    }
+
+    /// The time by which keys are forgotten.
+    pub fn time(&self) -> &Arc<ServedTime> {
+        &self.time
+    }
+
+    /// Whether keys can be written.
+    pub fn health(&self) -> &KeyHealth {
+        &self.health
     }
 
     /// Begins a key; ready once that is on the disk.
     pub async fn begin(&self, row: KeyRow) -> Result<Stored, Unstored> {
         let (reply, stored) = oneshot::channel();
-        self.0.send(KeyJob::Begin(row, reply)).map_err(|_| Unstored)?;
+        self.jobs.send(KeyJob::Begin(row, reply)).map_err(|_| Unstored)?;
         stored.await.unwrap_or(Err(Unstored))
     }
 
     /// Notes how a key ended.
     pub fn end(&self, id: KeyId, end: KeyEnd) {
         // Without the thread the key is unsure after a restart, which is true.
-        let _ = self.0.send(KeyJob::End(id, end));
+        let _ = self.jobs.send(KeyJob::End(id, end));
     }
 
     /// Waits, but no longer than `within`, until all that was noted is on the disk.
     pub fn flush(&self, within: Duration) {
         let (reply, written) = sync_channel(1);
-        if self.0.send(KeyJob::Flush(reply)).is_ok() {
+        if self.jobs.send(KeyJob::Flush(reply)).is_ok() {
             let _ = written.recv_timeout(within);
         }
     }

@@ -7,24 +7,28 @@
 //! other process makes it begin twice. The table then has the keys under way, and a bounded cache of others.
 //! Without a log the table has all keys.
 
+mod event;
+mod lease;
+mod wait;
+
 use std::{
-    cell::Cell,
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::Waker,
 };
 
+pub use self::{event::KeyEvent, lease::KeyLease, wait::KeyWait};
 use super::{
-    clock::Clock,
     kept_answer::KeptAnswer,
-    key_log::{Fingerprint, KeyEnd, KeyId, KeyLog, KeyRow, RowState, Stored, Unstored},
+    key_log::{Fingerprint, KeyId, KeyLog, KnownPrint},
+    served_time::ServedTime,
 };
 use crate::{
     config::schema::{ErrorAnswers, Unsure},
-    policy::idempotency::{Ending, Fate, Known, Verdict, fate, verdict},
+    policy::idempotency::{Known, Verdict, verdict},
 };
 
 /// Shards of a table.
@@ -48,87 +52,6 @@ pub struct KeyRules {
     pub unsure: Unsure,
     /// What a 5xx says.
     pub errors: ErrorAnswers,
-}
-
-/// What happens to keys and their requests; the `event` label of `tidegate_idempotency_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyEvent {
-    /// A key began.
-    Begun,
-    /// It ended with a final response.
-    Answered,
-    /// It ended without being processed.
-    Freed,
-    /// It ended unsure.
-    Unsure,
-    /// A request waited for the response to another one.
-    Held,
-    /// A response was replayed.
-    Replayed,
-    /// A request was sent although its key was unsure.
-    Asked,
-    /// A request without a key was refused.
-    Missing,
-    /// A request with a malformed key was refused.
-    Malformed,
-    /// A request with the key of another request was refused.
-    Mismatch,
-    /// A request with an unsure key was refused.
-    RefusedUnsure,
-    /// A request was refused since the response to its key is not kept.
-    RefusedNotKept,
-    /// A request waited for too long, or too many waited.
-    RefusedBusy,
-    /// A request was refused since there were too many keys.
-    RefusedFull,
-    /// A request was refused since its key could not be written.
-    RefusedUnstored,
-    /// A request was refused since its body is too large, or a stream.
-    RefusedBody,
-}
-
-impl KeyEvent {
-    /// All events, in the order of the counters.
-    pub const ALL: [Self; 16] = [
-        Self::Begun,
-        Self::Answered,
-        Self::Freed,
-        Self::Unsure,
-        Self::Held,
-        Self::Replayed,
-        Self::Asked,
-        Self::Missing,
-        Self::Malformed,
-        Self::Mismatch,
-        Self::RefusedUnsure,
-        Self::RefusedNotKept,
-        Self::RefusedBusy,
-        Self::RefusedFull,
-        Self::RefusedUnstored,
-        Self::RefusedBody,
-    ];
-
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Begun => "begun",
-            Self::Answered => "answered",
-            Self::Freed => "freed",
-            Self::Unsure => "unsure",
-            Self::Held => "held",
-            Self::Replayed => "replayed",
-            Self::Asked => "asked",
-            Self::Missing => "missing",
-            Self::Malformed => "malformed",
-            Self::Mismatch => "mismatch",
-            Self::RefusedUnsure => "refused_unsure",
-            Self::RefusedNotKept => "refused_not_kept",
-            Self::RefusedBusy => "refused_busy",
-            Self::RefusedFull => "refused_full",
-            Self::RefusedUnstored => "refused_unstored",
-            Self::RefusedBody => "refused_body",
-        }
-    }
 }
 
 /// What becomes of a request with a key.
@@ -161,7 +84,8 @@ enum State {
 
 #[derive(Debug)]
 struct Entry {
-    print: Fingerprint,
+    print: KnownPrint,
+    /// The second of the served time in which it is forgotten.
     until: u32,
     /// Tells it from an earlier or later one with the same key.
     number: u64,
@@ -213,7 +137,7 @@ pub struct KeyTable {
     next: AtomicU64,
     events: [AtomicU64; KeyEvent::ALL.len()],
     log: Option<KeyLog>,
-    clock: Clock,
+    time: Arc<ServedTime>,
 }
 
 impl KeyTable {
@@ -227,8 +151,8 @@ impl KeyTable {
             waiting: AtomicUsize::new(0),
             next: AtomicU64::new(0),
             events: Default::default(),
+            time: log.as_ref().map(|log| Arc::clone(log.time())).unwrap_or_default(),
             log,
-            clock: Clock::start(),
         }
     }
 
@@ -255,6 +179,15 @@ impl KeyTable {
         self.len() == 0
     }
 
+    /// Whether it knows no key that is nowhere else.
+    pub fn is_spent(&self) -> bool {
+        if self.log.is_none() {
+            let now = self.time.now();
+            self.shards.iter().for_each(|shard| self.forget_old(&mut lock(shard), now));
+        }
+        self.log.is_some() || self.live.load(Relaxed) == 0
+    }
+
     /// Number of requests that wait now.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
@@ -277,7 +210,7 @@ impl KeyTable {
 
     /// What becomes of a request with key `id` that asks for `print`.
     pub fn enter(self: &Arc<Self>, id: KeyId, print: Fingerprint, rules: &KeyRules) -> Entered {
-        let now = self.clock.now();
+        let now = self.time.now();
         if self.log.is_none() && self.live.load(Relaxed) >= rules.most as usize {
             for shard in &self.shards {
                 self.forget_old(&mut lock(shard), now);
@@ -287,7 +220,7 @@ impl KeyTable {
         self.forget_old(&mut shard, now);
         let entry = shard.entries.get_mut(&id);
         let known = entry.as_ref().filter(|entry| entry.until > now || entry.is_begun());
-        let known = known.map(|entry| (entry.known(), entry.print == print));
+        let known = known.map(|entry| (entry.known(), entry.print.is_of(&print)));
         match (verdict(known, rules.unsure), entry) {
             (Verdict::Wait, Some(entry)) => {
                 if self.waiting.load(Relaxed) >= rules.waiting as usize {
@@ -305,22 +238,22 @@ impl KeyTable {
             (Verdict::Unsure, _) => Entered::Unsure,
             (Verdict::Begin, Some(entry)) if known.is_some() => {
                 entry.state = State::Begun(Vec::new());
-                let number = entry.number;
-                Entered::Begin(self.lease(id, print, number, rules, true))
+                let (number, until, first) = (entry.number, entry.until, entry.print);
+                Entered::Begin(self.lease((id, print), (number, until), rules, Some(first)))
             }
             (Verdict::Begin, _) => {
                 if self.log.is_none() && self.live.load(Relaxed) >= rules.most as usize {
                     return Entered::Full;
                 }
                 let number = self.next.fetch_add(1, Relaxed);
-                let until = now.saturating_add(rules.window);
-                let state = State::Begun(Vec::new());
-                let before = shard.entries.insert(id, Entry { print, until, number, state });
+                let until = self.time.end_of(rules.window);
+                let (state, known) = (State::Begun(Vec::new()), print.known());
+                let before = shard.entries.insert(id, Entry { print: known, until, number, state });
                 // What is in its place was too old.
                 if before.is_none() {
                     self.live.fetch_add(1, Relaxed);
                 }
-                Entered::Begin(self.lease(id, print, number, rules, false))
+                Entered::Begin(self.lease((id, print), (number, until), rules, None))
             }
             (Verdict::NotKept | Verdict::Replay | Verdict::Wait, _) => Entered::NotKept,
         }
@@ -328,26 +261,12 @@ impl KeyTable {
 
     fn lease(
         self: &Arc<Self>,
-        id: KeyId,
-        print: Fingerprint,
-        number: u64,
+        of: (KeyId, Fingerprint),
+        entry: (u64, u32),
         rules: &KeyRules,
-        was_unsure: bool,
+        first: Option<KnownPrint>,
     ) -> KeyLease {
-        let none = || Cell::new(false);
-        let until = self.clock.now().saturating_add(rules.window);
-        KeyLease {
-            table: Arc::clone(self),
-            id,
-            print,
-            number,
-            until,
-            rules: *rules,
-            was_unsure,
-            sent: none(),
-            sent_before: none(),
-            ended: none(),
-        }
+        KeyLease::new(Arc::clone(self), of, entry, *rules, first)
     }
 
     fn shard(&self, id: KeyId) -> MutexGuard<'_, Shard> {
@@ -380,7 +299,7 @@ impl KeyTable {
     fn end(
         &self,
         (id, number): (KeyId, u64),
-        state: Option<(State, u32, Fingerprint)>,
+        state: Option<(State, u32, KnownPrint)>,
         memory: u64,
     ) {
         let mut shard = self.shard(id);
@@ -436,157 +355,6 @@ impl KeyTable {
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     // No panic leaves a shard half changed: what can panic comes before its changes.
     shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A key that has begun. Dropped before it ended, it is freed if nothing was sent, and else unsure.
-#[derive(Debug)]
-pub struct KeyLease {
-    table: Arc<KeyTable>,
-    id: KeyId,
-    print: Fingerprint,
-    number: u64,
-    until: u32,
-    rules: KeyRules,
-    /// It is the key of an earlier request that may have been processed.
-    was_unsure: bool,
-    /// The request may have been processed.
-    sent: Cell<bool>,
-    /// The same before the current attempt.
-    sent_before: Cell<bool>,
-    ended: Cell<bool>,
-}
-
-impl KeyLease {
-    /// Writes that the key has begun. `None` once that is on the disk, or if there is no log; otherwise the
-    /// request must ask again, and the lease is to be dropped.
-    pub async fn store(&self) -> Result<Option<Stored>, Unstored> {
-        let Some(log) = self.table.log.as_ref().filter(|_| !self.was_unsure) else {
-            return Ok(None);
-        };
-        let row = KeyRow {
-            id: self.id,
-            route: Arc::clone(&self.table.route),
-            print: self.print,
-            until: self.until,
-            most: self.rules.most,
-            count: Arc::clone(&self.table.stored),
-        };
-        match log.begin(row).await {
-            Ok(Stored::New) => Ok(None),
-            Ok(known) => {
-                self.known(&known);
-                Ok(Some(known))
-            }
-            Err(unstored) => Err(unstored),
-        }
-    }
-
-    /// Ends the lease since the key was known on the disk, or is none.
-    fn known(&self, known: &Stored) {
-        self.ended.set(true);
-        let state = match known {
-            Stored::Known { print, until, state } => {
-                let state = match state {
-                    RowState::Elsewhere => None,
-                    RowState::Unsure => Some(State::Unsure),
-                    RowState::Answered(answer) => {
-                        Some(State::Answered(answer.clone().map(Arc::new)))
-                    }
-                };
-                state.map(|state| (state, *until, *print))
-            }
-            Stored::New | Stored::Full => None,
-        };
-        self.table.end((self.id, self.number), state, self.rules.memory);
-    }
-
-    /// Notes that an attempt is made: from now on the request may be processed.
-    pub fn attempting(&self) {
-        self.sent_before.set(self.sent.replace(true));
-    }
-
-    /// Notes that the version cannot have processed the last attempt.
-    pub fn unprocessed(&self) {
-        self.sent.set(self.sent_before.get());
-    }
-
-    /// Whether an earlier request with the key may have been processed.
-    pub fn was_unsure(&self) -> bool {
-        self.was_unsure
-    }
-
-    /// Notes a whole response of this `status`; `kept` makes a copy of it, if it can be kept.
-    pub fn answered(&self, status: u16, kept: impl FnOnce() -> Option<KeptAnswer>) {
-        self.end(Ending::Answered(status), kept);
-    }
-
-    /// The table.
-    pub fn table(&self) -> &Arc<KeyTable> {
-        &self.table
-    }
-
-    fn end(&self, ending: Ending, kept: impl FnOnce() -> Option<KeptAnswer>) {
-        if self.ended.replace(true) {
-            return;
-        }
-        let Self { table, id, rules, .. } = self;
-        let (event, state, end) =
-            match fate(ending, self.was_unsure || self.sent_before.get(), rules.errors) {
-                Fate::Answer => {
-                    let kept = kept().map(Arc::new);
-                    let end = KeyEnd::Answered(kept.clone());
-                    (KeyEvent::Answered, Some(State::Answered(kept)), end)
-                }
-                Fate::Free => (KeyEvent::Freed, None, KeyEnd::Freed),
-                Fate::Hold => (KeyEvent::Unsure, Some(State::Unsure), KeyEnd::Unsure),
-            };
-        table.note(event);
-        // Before the key can begin again.
-        if let Some(log) = &table.log {
-            log.end(*id, end);
-        }
-        let state = state.map(|state| (state, self.until, self.print));
-        table.end((*id, self.number), state, rules.memory);
-    }
-}
-
-impl Drop for KeyLease {
-    fn drop(&mut self) {
-        self.end(if self.sent.get() { Ending::Lost } else { Ending::Unsent }, || None);
-    }
-}
-
-/// The place of a request that waits until the key of another one ends.
-#[derive(Debug)]
-pub struct KeyWait {
-    table: Arc<KeyTable>,
-    id: KeyId,
-    number: u64,
-    ticket: u64,
-}
-
-impl KeyWait {
-    /// Ready once the key has ended.
-    pub fn poll_ended(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut shard = self.table.shard(self.id);
-        let entry = shard.entries.get_mut(&self.id).filter(|entry| entry.number == self.number);
-        let Some(Entry { state: State::Begun(wakers), .. }) = entry else { return Poll::Ready(()) };
-        match wakers.iter_mut().find(|(ticket, _)| *ticket == self.ticket) {
-            Some((_, waker)) => waker.clone_from(cx.waker()),
-            None => wakers.push((self.ticket, cx.waker().clone())),
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for KeyWait {
-    fn drop(&mut self) {
-        self.table.waiting.fetch_sub(1, Relaxed);
-        let mut shard = self.table.shard(self.id);
-        if let Some(Entry { state: State::Begun(wakers), .. }) = shard.entries.get_mut(&self.id) {
-            wakers.retain(|(ticket, _)| *ticket != self.ticket);
-        }
-    }
 }
 
 #[cfg(test)]

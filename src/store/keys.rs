@@ -8,17 +8,25 @@
 //! Unlike the journal, the database is shared by the processes of a takeover. Its primary key decides which of
 //! them begins a key. A row that was begun by a process that runs no more, or by an earlier one with this
 //! process's number, is unsure.
+//!
+//! When a key is forgotten is counted in a time that nobody sets (`time.rs`). A file that is removed or replaced while it
+//! is in use loses no key (`moved.rs`).
 
+mod moved;
 mod owner;
 mod rows;
+mod time;
 
 use std::{
     collections::VecDeque,
     io,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, channel},
+    },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::oneshot;
@@ -26,7 +34,7 @@ use tokio::sync::oneshot;
 use self::rows::Rows;
 use super::error::StoreError;
 use crate::{
-    registry::{KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, Stored, Unstored},
+    registry::{KeyEnd, KeyHealth, KeyId, KeyJob, KeyLog, KeyRow, ServedTime, Stored, Unstored},
     telemetry::seldom::Seldom,
 };
 
@@ -58,21 +66,37 @@ enum Change {
     End(KeyId, KeyEnd),
 }
 
+impl Change {
+    /// The route of a key that begins, and its window.
+    fn window(&self) -> Option<(Arc<str>, u32)> {
+        match self {
+            Self::Begin(row, _) => Some((Arc::clone(&row.route), row.window)),
+            Self::End(..) => None,
+        }
+    }
+}
+
 /// Starts the thread that keeps keys in `folder`. It opens the database with the first key, and ends with the
 /// last [`KeyLog`].
 pub fn keep_keys(folder: &Path) -> io::Result<KeyLog> {
     let (sender, jobs) = channel();
     let path = folder.join(DATABASE);
-    thread::Builder::new()
-        .name("idempotency".to_owned())
-        .spawn(move || Keeper::new(path).run(&jobs))?;
-    Ok(KeyLog::new(sender))
+    let keeper = Keeper::new(path);
+    let log = KeyLog::new(sender, Arc::clone(&keeper.time), Arc::clone(&keeper.health));
+    thread::Builder::new().name("idempotency".to_owned()).spawn(move || keeper.run(&jobs))?;
+    Ok(log)
 }
 
 struct Keeper {
     path: PathBuf,
     /// `None` before the first key, and after an error.
     rows: Option<Rows>,
+    /// Those of a file that is no more at its place, until they are in another one.
+    former: Option<Rows>,
+    /// When that is tried again.
+    carry_at: Option<Instant>,
+    time: Arc<ServedTime>,
+    health: Arc<KeyHealth>,
     /// In their order.
     changes: VecDeque<Change>,
     flushes: Vec<SyncSender<()>>,
@@ -88,6 +112,10 @@ impl Keeper {
         Self {
             path,
             rows: None,
+            former: None,
+            carry_at: None,
+            time: Arc::default(),
+            health: Arc::default(),
             changes: VecDeque::new(),
             flushes: Vec::new(),
             begins: 0,
@@ -99,10 +127,11 @@ impl Keeper {
 
     fn run(mut self, jobs: &Receiver<KeyJob>) {
         loop {
-            let patience = match (self.ends_since, &self.rows) {
-                (Some(since), _) => (since + LATEST_END).saturating_duration_since(Instant::now()),
-                (None, Some(_)) => PURGE_EVERY,
-                (None, None) => IDLE,
+            let is_used = self.rows.is_some() || self.health.trouble().is_some();
+            let patience = match self.ends_since {
+                Some(since) => (since + LATEST_END).saturating_duration_since(Instant::now()),
+                None if is_used => PURGE_EVERY,
+                None => IDLE,
             };
             let first = match jobs.recv_timeout(patience) {
                 Ok(job) => Some(job),
@@ -160,10 +189,8 @@ impl Keeper {
         if self.changes.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = match &mut self.rows {
-            Some(rows) => rows,
-            closed => closed.insert(Rows::open(&self.path)?),
-        };
+        self.in_place()?;
+        let Some(rows) = &mut self.rows else { return Ok(Vec::new()) };
         let mut stored = Vec::with_capacity(self.begins);
         rows.begin()?;
         for change in &self.changes {
@@ -173,6 +200,7 @@ impl Keeper {
             }
         }
         rows.commit()?;
+        self.health.works();
         let begun = self.changes.drain(..).filter_map(|change| match change {
             Change::Begin(_, reply) => Some(reply),
             Change::End(..) => None,
@@ -180,14 +208,59 @@ impl Keeper {
         Ok(begun.zip(stored).collect())
     }
 
+    /// The rows of the file at the path.
+    fn in_place(&mut self) -> Result<&mut Rows, StoreError> {
+        if let Some(moved) = self.rows.take_if(|rows| !rows.is_in_place()) {
+            self.former = Some(moved);
+        }
+        let rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => self.open()?,
+        };
+        Ok(self.rows.insert(rows))
+    }
+
+    /// Opens the file at the path. The keys of a former one, which it replaces, are written to it.
+    fn open(&mut self) -> Result<Rows, StoreError> {
+        let windows: Vec<_> = self.changes.iter().filter_map(Change::window).collect();
+        let open = || Rows::open(&self.path, Arc::clone(&self.time), &windows);
+        let Some(former) = &self.former else { return open() };
+        if former.is_in_place() {
+            let rows = open()?;
+            self.former = None;
+            return Ok(rows);
+        }
+        if let Some(left) = self.carry_at.and_then(|at| at.checked_duration_since(Instant::now())) {
+            return Err(StoreError::Refused(format!("the next attempt is in {left:?}")));
+        }
+        self.carry_at = Some(Instant::now() + RETRY_AFTER);
+        former.step_aside();
+        let before = former.left()?;
+        let mut rows = open()?;
+        let now = self.time.now_ms();
+        let by_ms = i128::from(now) - i128::from(before.unwrap_or(now));
+        // Rounded up: no key is forgotten early.
+        let by_s = i64::try_from(by_ms.div_euclid(1000) + 1).unwrap_or(0);
+        let keys = rows.carry_over(former, by_s)?;
+        let path = self.path.display();
+        tracing::error!(keys, %path, "the file of idempotency keys was removed or replaced while it was in use; its keys are in the one there now");
+        self.health.note_carried_over();
+        (self.former, self.carry_at) = (None, None);
+        Ok(rows)
+    }
+
     /// Nothing was written: requests are refused, and ends wait for a disk that accepts them.
     fn failed(&mut self, why: &StoreError) {
-        // What was begun is rolled back with the connection.
-        self.rows = None;
+        // The file is opened again, and may be another one then.
+        if let Some(rows) = self.rows.take() {
+            rows.roll_back();
+            self.former = Some(rows);
+        }
         if let Some(suppressed) = self.complaint.due(Instant::now()) {
             let path = self.path.display();
             tracing::error!(%why, %path, suppressed, "idempotency keys cannot be written, so their requests are refused");
         }
+        self.health.failed(why.to_string(), SystemTime::now());
         let changes = std::mem::take(&mut self.changes);
         for change in changes {
             match change {
@@ -200,11 +273,20 @@ impl Keeper {
         self.ends_since = (!self.changes.is_empty()).then(|| Instant::now() + RETRY_AFTER);
     }
 
-    /// Forgets keys whose time has passed.
+    /// Forgets keys whose time has passed. After a failure it finds out whether the disk accepts keys again.
     fn purge(&mut self) {
-        let Some(rows) = &mut self.rows else { return };
-        if let Err(why) = rows.purge() {
-            self.failed(&why);
+        let was_failing = self.health.trouble().is_some();
+        if self.rows.is_none() && !was_failing {
+            return;
+        }
+        let purged = self.in_place().and_then(|rows| match was_failing {
+            true => rows.try_disk().and_then(|()| rows.purge()),
+            false => rows.purge(),
+        });
+        match purged {
+            Ok(()) if was_failing => self.health.works(),
+            Ok(()) => {}
+            Err(why) => self.failed(&why),
         }
     }
 }

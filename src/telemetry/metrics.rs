@@ -25,7 +25,7 @@ mod text;
 use std::time::{Duration, SystemTime};
 
 pub use concurrency::ConcurrencyUse;
-pub use idempotency::Idempotency;
+pub use idempotency::{Idempotency, KeysKept};
 pub use identity::IssuerUse;
 pub use limits::RateUse;
 pub use pins::Pins;
@@ -48,6 +48,8 @@ pub struct Scrape {
     pub series: Vec<Series>,
     /// Idempotency keys of the routes that have some.
     pub idempotency: Vec<Idempotency>,
+    /// What keeps them on disk; `None` without `state`.
+    pub keys_kept: Option<KeysKept>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
     /// Limits of rates of routes.

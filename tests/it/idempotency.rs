@@ -22,7 +22,9 @@ use crate::support::{
 
 mod kept;
 mod many;
+mod removed;
 mod repeated;
+mod spelled;
 
 /// A proxy whose writes are processed once, with these further fields.
 fn keyed(origin: &Origin, fields: &str) -> Builder {
@@ -182,7 +184,7 @@ fn a_response_without_an_end_does_not_outlast_its_client() {
         let proxy = keyed(&origin, "answer: 200B").start();
         let mut client = proxy.connect();
         client.send(
-            "POST /bets HTTP/1.1\r\nHost: a\r\nX-Player: p\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
+            "POST /bets HTTP/1.1\r\nHost: game.test\r\nX-Player: p\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
         );
         origin.await_requests(1);
         drop(client);
@@ -209,7 +211,7 @@ fn a_response_that_goes_on_for_longer_than_the_route_allows_is_not_awaited() {
     let proxy = proxy.route("timeout: 300ms, idempotency: { }").start();
     let mut client = proxy.connect();
     client.send(
-        "POST /bets HTTP/1.1\r\nHost: a\r\nX-Player: p\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
+        "POST /bets HTTP/1.1\r\nHost: game.test\r\nX-Player: p\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx",
     );
     origin.await_requests(1);
     drop(client);
@@ -306,7 +308,7 @@ fn a_wait_ends_with_its_time_and_with_its_client() {
     let late = post(&mut Client::connect(address), "k", b"x");
     assert_eq!((late.status, late.kind()), (409, "idempotency_busy".to_owned()));
     let mut leaving = Client::connect(address);
-    leaving.send("POST /bets?x=1 HTTP/1.1\r\nHost: a\r\nX-Player: p1\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx");
+    leaving.send("POST /bets?x=1 HTTP/1.1\r\nHost: game.test\r\nX-Player: p1\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx");
     eventually("it waits", || waiting(&proxy) == 1);
     leaving.reset();
     eventually("it has left the queue", || waiting(&proxy) == 0);
@@ -430,7 +432,7 @@ fn a_client_that_leaves_gets_its_response_when_it_comes_back() {
         go.store(false, SeqCst);
         let mut client = Client::connect(proxy.address);
         client.send(format!(
-            "POST {path} HTTP/1.1\r\nHost: a\r\nX-Player: p{nth}\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx"
+            "POST {path} HTTP/1.1\r\nHost: game.test\r\nX-Player: p{nth}\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx"
         ));
         origin.await_requests(nth + 1);
         client.reset();
@@ -455,14 +457,15 @@ fn a_body_is_read_whole_in_every_framing_and_bounded() {
     let mut client = Client::connect(proxy.address);
     let head = |key: &str, framing: &str| {
         format!(
-            "POST /b HTTP/1.1\r\nHost: a\r\nX-Player: p\r\nIdempotency-Key: {key}\r\n{framing}\r\n\r\n"
+            "POST /b HTTP/1.1\r\nHost: game.test\r\nX-Player: p\r\nIdempotency-Key: {key}\r\n{framing}\r\n\r\n"
         )
     };
     // Chunks, in pieces, with another request right behind.
     client.send(head("chunks", "Transfer-Encoding: chunked"));
     client.send("3;x=y\r\nabc\r\n");
     thread::sleep(Duration::from_millis(20));
-    client.send("2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    client
+        .send("2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\nGET /next HTTP/1.1\r\nHost: game.test\r\n\r\n");
     assert_eq!(client.answer().text(), "5 5");
     assert_eq!(client.answer().text(), "none 0");
     // The same as one piece with its length.
@@ -532,7 +535,8 @@ fn keys_hold_over_http2_on_both_sides() {
         .start();
     let client = Http2::connect(proxy.address);
     let ask = |body: &[u8]| {
-        let request = http::Request::post("http://a/bets").header("idempotency-key", "\"k\"");
+        let request =
+            http::Request::post("http://game.test/bets").header("idempotency-key", "\"k\"");
         let reply = client.ask(request, Some(body));
         let marked = reply.field("idempotent-replayed").is_some();
         (reply.status, String::from_utf8(reply.body).expect("text"), marked)

@@ -249,6 +249,82 @@ fn keys_of_a_file_change_with_it_and_a_bad_file_changes_nothing() {
     assert_eq!(ask(&mut client, "/bets/1", &rotated).0, 200);
 }
 
+/// Reasons of the events of that kind.
+fn told(proxy: &Proxy, kind: &str) -> Vec<String> {
+    let controller = proxy.controller();
+    let events = controller.events().since(0).filter(|event| event.kind.label() == kind);
+    events.map(|event| event.matter.reason.clone()).collect()
+}
+
+/// An operator revokes all keys, also those of tokens that were verified; a restart changes nothing.
+#[test]
+fn an_empty_set_in_a_file_revokes_all_tokens_until_there_are_keys_again() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("jwks.json");
+    let write = |text: &str| {
+        std::fs::write(folder.path().join("new"), text).expect("a file");
+        std::fs::rename(folder.path().join("new"), &file).expect("a file");
+    };
+    write(&issuer.jwks());
+    let text = asking(&origin, &file.display().to_string(), "");
+    let proxy = text.start_with_file();
+    let mut client = proxy.connect();
+    let token = issuer.bearer("ada");
+    assert_eq!(ask(&mut client, "/bets/1", &token).0, 200);
+    write("{\"keys\":[]}");
+    eventually("it is read", || ask(&mut client, "/bets/1", &token) == (401, "token".to_owned()));
+    assert_eq!(metric(&proxy, "tidegate_jwks_emptied_total{jwt=\"players\"}"), 1.0);
+    assert_eq!(metric(&proxy, "tidegate_jwks_keys{jwt=\"players\"}"), 0.0);
+    eventually("it is an event", || told(&proxy, "jwt_revoked").len() == 1);
+    drop(client);
+    drop(proxy);
+    let proxy = text.start_with_file();
+    let mut client = proxy.connect();
+    assert_eq!(ask(&mut client, "/bets/1", &token), (401, "token".to_owned()));
+    eventually("it is an event", || told(&proxy, "jwt_revoked").len() == 1);
+    // Neither of these says that there are no keys, nor which ones there are.
+    for bad in ["", "{}", "{\"keys\":{}}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AA\"}]}"] {
+        write(bad);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(ask(&mut client, "/bets/1", &token).0, 401, "{bad}");
+    }
+    write(&issuer.jwks());
+    eventually("it is read", || ask(&mut client, "/bets/1", &token).0 == 200);
+    eventually("it is an event", || told(&proxy, "jwt_restored").len() == 1);
+}
+
+#[test]
+fn an_empty_set_from_a_url_revokes_all_tokens_and_a_fault_none() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let answer = Arc::new(std::sync::Mutex::new((200, issuer.jwks())));
+    let keys = Origin::start({
+        let answer = Arc::clone(&answer);
+        move |call| {
+            call.skip_body()?;
+            let (status, text) = answer.lock().expect("no panic").clone();
+            call.answer(status, text.as_bytes())
+        }
+    });
+    let proxy = asking(&origin, &url(&keys), "refresh: 10s").start();
+    let mut client = proxy.connect();
+    let token = issuer.bearer("ada");
+    assert_eq!(ask(&mut client, "/bets/1", &token).0, 200);
+    let set = |status: u16, text: &str| {
+        *answer.lock().expect("no panic") = (status, text.to_owned());
+        let before = keys.requests();
+        eventually("it is fetched", || keys.requests() > before);
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    set(500, "{\"keys\":[]}");
+    assert_eq!(ask(&mut client, "/bets/1", &token).0, 200, "a fault");
+    set(200, "<html>maintenance</html>");
+    assert_eq!(ask(&mut client, "/bets/1", &token).0, 200, "no set of keys");
+    set(200, "{\"keys\":[]}");
+    assert_eq!(ask(&mut client, "/bets/1", &token), (401, "token".to_owned()));
+    eventually("it is an event", || told(&proxy, "jwt_revoked").len() == 1);
+}
+
 #[test]
 fn a_cookie_holds_a_token_and_http2_clients_send_theirs() {
     let (origin, issuer) = (Origin::answering("ok"), Issuer::new());

@@ -63,7 +63,9 @@ impl Controller {
                 | AlertName::FewPlayers
                 | AlertName::RolloutRolledBack
                 | AlertName::RolloutWaits => true,
-                AlertName::JournalFailing | AlertName::JournalNotIntact => true,
+                AlertName::JournalFailing
+                | AlertName::JournalNotIntact
+                | AlertName::IdempotencyFailing => true,
                 AlertName::VersionEjected => version.is_some_and(|version| {
                     service.version(version).is_some()
                         && ejections.contains_key(&(name.clone(), version.to_owned()))

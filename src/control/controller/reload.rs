@@ -142,13 +142,14 @@ impl Controller {
         self.undo_fences_of_changed(&new);
         let old = std::mem::replace(&mut self.config, new);
         self.hash = loaded.hash;
+        let forgotten = self.note_forgotten_keys(&old);
         let left = stay_ejected(prepared.state(), &old, &self.config);
         let waiting = match self.reloads.waiting.join(", ") {
             none if none.is_empty() => none,
             fields => format!("; the next start takes over: {fields}"),
         };
         let mut reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
-        for more in replaced.iter().chain(&left) {
+        for more in replaced.iter().chain(&left).chain(&forgotten) {
             reason = format!("{reason}; {more}");
         }
         let matter = EventDetails { reason, journal: moment.entry, ..EventDetails::default() };
@@ -172,7 +173,7 @@ impl Controller {
             journal.hash = journal_hash,
             "configuration taken over"
         );
-        for more in replaced.iter().chain(&left) {
+        for more in replaced.iter().chain(&left).chain(&forgotten) {
             tracing::warn!(generation, "{more}");
         }
         self.record_stand_ins(&StandIns::new());

@@ -252,6 +252,11 @@ fn keys_that_do_not_fit_the_algorithms_are_no_keys() {
         let beside = [jwk, rsa.jwk(json!({ "kid": "good", "use": "sig", "alg": "RS256" }))];
         assert_eq!(read(&beside, &RSA), Ok(1), "{what}, beside a good one");
     }
+    assert_eq!(read(&[], &RSA), Ok(0), "its issuer has revoked all");
+    let revoked = keys(&[], &RSA);
+    let token = rsa.token(&json!({ "alg": "RS256" }), &payload());
+    let terms = terms(&RSA);
+    assert_eq!(terms.verify(token.as_bytes(), &revoked, NOW).err(), Some(TokenFault::UnknownKey));
     let twins = [rsa.jwk(json!({ "kid": "a" })), Signer::rsa().jwk(json!({ "kid": "a" }))];
     assert_eq!(read(&twins, &RSA), Err("two keys are called `a`".to_owned()));
     let why = KeySet::read("<html>", &RSA).expect_err("no set").to_string();

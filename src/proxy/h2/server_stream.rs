@@ -100,6 +100,11 @@ impl ServerStream {
         self.incoming.read_ahead(cx);
     }
 
+    /// Whether the client has ended its request.
+    pub(in crate::proxy) fn has_ended(&self) -> bool {
+        self.incoming.is_ended()
+    }
+
     /// Has the end of the request returned as an empty read, even if its length was announced.
     pub(in crate::proxy) fn report_end(&mut self) {
         self.reports_end = true;

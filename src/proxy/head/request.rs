@@ -68,6 +68,16 @@ impl<'b> RequestHead<'_, 'b> {
         self.headers = &mut std::mem::take(&mut self.headers)[..kept];
     }
 
+    /// Whether the field at that position is sent on.
+    pub(in crate::proxy) fn is_passed_on(&self, at: usize) -> bool {
+        self.kinds[at].is_end_to_end()
+    }
+
+    /// Does not send on the field at that position.
+    pub(in crate::proxy) fn leave_out(&mut self, at: usize) {
+        self.kinds[at] = FieldKind::HopByHop;
+    }
+
     /// The host without its port and without a trailing dot.
     pub(in crate::proxy) fn host(&self) -> &'b str {
         if self.authority.starts_with('[') {

@@ -171,12 +171,12 @@ impl Beginning {
             Ok(Ok(None)) => Ok(Outcome::Begun(self.begun(lease))),
             Ok(Ok(Some(Stored::Full))) => Ok(self.refuse(KeyEvent::RefusedFull, FULL)),
             Ok(Ok(Some(Stored::Known { state: RowState::Elsewhere, print, .. }))) => {
-                match print == self.print {
+                match print.is_of(&self.print) {
                     true => Err(Again::Later),
                     false => Ok(self.refuse(KeyEvent::Mismatch, MISMATCH)),
                 }
             }
-            Ok(Ok(Some(Stored::Known { .. } | Stored::New))) => Err(Again::Now),
+            Ok(Ok(Some(Stored::Known { .. } | Stored::New { .. }))) => Err(Again::Now),
             Ok(Err(_)) | Err(_) => Ok(self.refuse(KeyEvent::RefusedUnstored, UNSTORED)),
         }
     }

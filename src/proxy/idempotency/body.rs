@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::super::{
     body::Framing,
     buffer::Buffer,
+    channel::Channel,
     client::Client,
     head::HeadError,
     pace,
@@ -60,7 +61,15 @@ impl Reading {
         if self.expects_continue && client.inbox.is_empty() {
             call(client, self.limits).await?;
         }
-        let body = self.read(client).await?;
+        let framing = match (self.framing, &mut client.stream) {
+            // Also what exceeds the announced length is to be seen.
+            (Framing::Length(_), Channel::ServerStream(stream)) => {
+                stream.report_end();
+                Framing::UntilClose
+            }
+            (framing, _) => framing,
+        };
+        let body = self.read(framing, client).await?;
         let mut inbox = worker.blocks.take();
         inbox.put(&head);
         inbox.put(&body);
@@ -69,8 +78,8 @@ impl Reading {
         Ok(Gathered { length: body.len(), was_open: self.framing.is_open() })
     }
 
-    async fn read(&self, client: &mut Client) -> Result<Vec<u8>, Problem> {
-        let mut body = WholeBody::taken(self.framing, self.limit as u64);
+    async fn read(&self, framing: Framing, client: &mut Client) -> Result<Vec<u8>, Problem> {
+        let mut body = WholeBody::taken(framing, self.limit as u64);
         let began = Instant::now();
         let due = |bytes: usize| {
             let due = Instant::now() + self.limits.timeout;

@@ -1,6 +1,7 @@
 use std::thread;
 
 use super::*;
+use crate::policy::idempotency::Spelling;
 
 const RULES: KeyRules = KeyRules {
     window: 3600,
@@ -16,7 +17,7 @@ fn table() -> Arc<KeyTable> {
 }
 
 fn print(body: &[u8]) -> Fingerprint {
-    Fingerprint::of("POST", "/bets", "", body)
+    Fingerprint::of("a", ("POST", "/bets", ""), body, Spelling::Bare)
 }
 
 fn begin(table: &Arc<KeyTable>, key: &[u8]) -> KeyLease {
@@ -129,12 +130,35 @@ fn keys_and_responses_are_bounded_and_a_live_key_is_never_forgotten() {
 #[test]
 fn keys_whose_time_has_passed_make_room() {
     let table = table();
-    let rules = KeyRules { window: 0, most: 4, ..RULES };
-    for n in 0u32..100 {
+    let rules = KeyRules { most: 4, ..RULES };
+    let enter = |n: u32| {
         let id = table.id(("client-ip", b"p"), &n.to_be_bytes());
-        let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("room") };
-        lease.attempting();
-        lease.answered(200, || answer(b"ok"));
+        table.enter(id, print(b"x"), &rules)
+    };
+    for round in 0u32..25 {
+        for n in 4 * round..4 * round + 4 {
+            let Entered::Begin(lease) = enter(n) else { panic!("room") };
+            lease.attempting();
+            lease.answered(200, || answer(b"ok"));
+        }
+        table.time.set(table.time.now_ms() + 1000 * u64::from(rules.window) - 5_000);
+        assert!(matches!(enter(4 * round), Entered::Replay(_)), "its window has not passed");
+        assert!(matches!(enter(u32::MAX), Entered::Full));
+        table.time.set(table.time.now_ms() + 6_000);
     }
     assert!(table.len() <= 4 && table.bytes() <= 8, "{} {}", table.len(), table.bytes());
+}
+
+#[test]
+fn a_request_to_another_host_is_another_request_however_the_host_is_written() {
+    let table = table();
+    begin(&table, b"k").answered(200, || answer(b"won"));
+    let enter = |host| {
+        let print = Fingerprint::of(host, ("POST", "/bets", ""), b"x", Spelling::Bare);
+        table.enter(table.id(("client-ip", b"p"), b"k"), print, &RULES)
+    };
+    assert!(matches!(enter("a"), Entered::Replay(_)));
+    assert!(matches!(enter("A"), Entered::Replay(_)));
+    assert!(matches!(enter("b"), Entered::Mismatch));
+    assert!(matches!(enter(""), Entered::Mismatch));
 }

@@ -31,7 +31,8 @@ fn started(pid: u32) -> Option<String> {
     (!matches!(state, "Z" | "X")).then(|| started.to_owned())
 }
 
-fn boot() -> String {
+/// The boot of the machine; empty if it cannot be read.
+pub(super) fn boot() -> String {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id");
     boot.map(|text| text.trim().to_owned()).unwrap_or_default()
 }

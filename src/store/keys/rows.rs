@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -14,10 +14,18 @@ use std::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{
-    super::{error::StoreError, folder::create, sqlite::settings},
+    super::{
+        error::StoreError,
+        folder::{FileId, create},
+        sqlite::settings,
+    },
     owner,
+    time::{Here, Left, boot, first},
 };
-use crate::registry::{Fingerprint, KeptAnswer, KeyEnd, KeyId, KeyRow, RowState, Stored};
+use crate::policy::idempotency::Spelling;
+use crate::registry::{
+    KeptAnswer, KeyEnd, KeyId, KeyRow, KnownHash, KnownPrint, RowState, ServedTime, Stored, up_ms,
+};
 
 /// Marks the file as one of idempotency keys of Tidegate: `TGK1`.
 const APPLICATION: i64 = 0x5447_4b31;
@@ -25,7 +33,13 @@ const APPLICATION: i64 = 0x5447_4b31;
 /// Most rows that are forgotten in one commit.
 const MOST_PURGED: u32 = 5_000;
 
-const SCHEMA: &str = "
+/// How often, in milliseconds, a commit says where the time was left, and how often a commit is made for that.
+const LEFT_EVERY: u64 = 1_000;
+const LEFT_AT_LEAST_EVERY: u64 = 60_000;
+
+/// Each leads from one schema to the next; their number is the schema that this program writes.
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE IF NOT EXISTS idempotency (
     id BLOB NOT NULL PRIMARY KEY CHECK (length(id) = 16),
     route TEXT NOT NULL,
@@ -38,78 +52,223 @@ CREATE TABLE IF NOT EXISTS idempotency (
 CREATE INDEX IF NOT EXISTS idempotency_until ON idempotency (until, route);
 PRAGMA application_id = 1413958449;
 PRAGMA user_version = 1;
-";
+",
+    // Neither step reads the rows, of which there may be millions. A process of the release before goes on to write beside
+    // this one at a takeover: what it writes has the old form.
+    "
+ALTER TABLE idempotency ADD COLUMN form INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE idempotency ADD COLUMN quoted INTEGER;
+CREATE TABLE served (
+    one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
+    ms INTEGER NOT NULL,
+    boot TEXT NOT NULL,
+    up_ms INTEGER NOT NULL
+) STRICT;
+PRAGMA user_version = 2;
+",
+];
+
+/// Forms of a print: without the host, and with it.
+const BARE: i64 = 1;
+const WHOLE: i64 = 2;
 
 /// States of a row.
 const BEGUN: i64 = 0;
 const ANSWERED: i64 = 1;
 const UNSURE: i64 = 2;
 
+/// Keys by table, and where the table has the number.
+type Counts = HashMap<Arc<str>, (u64, Option<Arc<AtomicU64>>)>;
+
 /// The rows of all keys.
 pub(super) struct Rows {
-    connection: Connection,
+    pub(super) connection: Connection,
+    path: PathBuf,
+    /// The file that was opened.
+    file: Option<FileId>,
+    /// The log of SQLite beside it, and its index, once there are.
+    beside: Option<[Option<FileId>; 2]>,
     /// The name of this process.
     own: String,
-    /// Keys by table, and where the table has the number.
-    counts: HashMap<Arc<str>, (u64, Option<Arc<AtomicU64>>)>,
+    /// The boot of the machine.
+    boot: String,
+    pub(super) time: Arc<ServedTime>,
+    /// For how long the machine had run when the time was left there last.
+    left_up_ms: u64,
+    pub(super) counts: Counts,
 }
 
 impl Rows {
-    /// Opens the database at `path`, which is made unless it is there.
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    /// Opens the database at `path`, which is made unless it is there, and sets `time` to its time. `windows` has routes
+    /// with their windows.
+    pub(super) fn open(
+        path: &Path,
+        time: Arc<ServedTime>,
+        windows: &[(Arc<str>, u32)],
+    ) -> Result<Self, StoreError> {
         match create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(StoreError::file(path)(error));
             }
             _ => {}
         }
+        let file = FileId::of(path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(Duration::from_secs(5))?;
+        let found = schema(&connection, path)?;
         settings(&connection)?;
-        let found = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        match (found("application_id")?, found("user_version")?) {
-            (APPLICATION, 1) => {}
-            (0, 0) => connection.execute_batch(&format!("BEGIN IMMEDIATE;{SCHEMA}COMMIT;"))?,
-            _ => return Err(StoreError::NotAJournal(path.to_owned())),
+        if found < MIGRATIONS.len() {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            // Another process may have been faster.
+            for step in &MIGRATIONS[schema(&connection, path)?..] {
+                connection.execute_batch(step)?;
+            }
+            connection.execute_batch("COMMIT")?;
         }
-        let mut counts = HashMap::new();
-        let mut select =
-            connection.prepare("SELECT route, count(*) FROM idempotency GROUP BY route")?;
-        let mut rows = select.query([])?;
-        while let Some(row) = rows.next()? {
-            let (route, count): (String, i64) = (row.get(0)?, row.get(1)?);
-            counts.insert(Arc::from(route), (count.unsigned_abs(), None));
-        }
-        drop(rows);
-        drop(select);
-        Ok(Self { connection, own: owner::own(), counts })
+        let counts = counted(&connection)?;
+        let (own, boot) = (owner::own(), boot());
+        let (path, beside, left_up_ms) = (path.to_owned(), None, 0);
+        let rows = Self { connection, path, file, beside, own, boot, time, left_up_ms, counts };
+        let now = match rows.left()? {
+            Some(now) => now,
+            None => first(wall_ms(), rows.newest(windows)?.into_iter()),
+        };
+        rows.time.set(now);
+        Ok(rows)
     }
 
-    /// Begins a commit, when no other process has one.
-    pub(super) fn begin(&self) -> rusqlite::Result<()> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")
+    /// Gives up the commit that was begun, if there is one.
+    pub(super) fn roll_back(&self) {
+        // If even that fails, it is rolled back with the connection.
+        let _ = self.connection.execute_batch("ROLLBACK");
+    }
+
+    /// Whether the file at the path is the one that was opened, as far as that can be seen.
+    pub(super) fn is_in_place(&self) -> bool {
+        use io::ErrorKind::{NotADirectory, NotFound};
+        match std::fs::metadata(&self.path) {
+            Ok(_) => self.file.is_some() && FileId::of(&self.path) == self.file,
+            Err(error) => !matches!(error.kind(), NotFound | NotADirectory),
+        }
+    }
+
+    /// Takes what SQLite wrote beside the file from its place, so that another file there is not read with it. All of it is
+    /// in the file then, as far as it can be.
+    pub(super) fn step_aside(&self) {
+        let moved = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        if let Err(why) = moved {
+            tracing::warn!(%why, "not all idempotency keys are in the file that was moved away");
+        }
+        for (path, known) in beside(&self.path).iter().zip(self.beside.unwrap_or_default()) {
+            if known.is_some() && FileId::of(path) == known {
+                // If it cannot be removed, the next file cannot be opened, either.
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+
+    /// Counts the keys of all tables again, and shows them where `shown` showed them.
+    pub(super) fn count_as(&mut self, shown: &Counts) -> Result<(), StoreError> {
+        self.counts = counted(&self.connection)?;
+        for (route, (_, shown)) in shown {
+            self.counts.entry(Arc::clone(route)).or_default().1.clone_from(shown);
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Begins a commit, when no other process has one. The time is that of all processes.
+    pub(super) fn begin(&mut self) -> Result<(), StoreError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        if let Some(now) = self.left()? {
+            self.time.reach(now);
+        }
+        Ok(())
     }
 
     /// Ends the commit that was begun, and syncs it.
-    pub(super) fn commit(&self) -> rusqlite::Result<()> {
+    pub(super) fn commit(&mut self) -> Result<(), StoreError> {
+        if up_ms().saturating_sub(self.left_up_ms) >= LEFT_EVERY {
+            self.leave()?;
+        }
         self.connection.execute_batch("COMMIT")?;
+        if self.beside.is_none() {
+            self.beside = Some(beside(&self.path).map(|path| FileId::of(&path)));
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Makes a commit that changes nothing else.
+    pub(super) fn try_disk(&mut self) -> Result<(), StoreError> {
+        self.begin()?;
+        self.leave()?;
+        self.commit()
+    }
+
+    fn show(&self) {
         for (count, shown) in self.counts.values() {
             if let Some(shown) = shown {
                 shown.store(*count, Relaxed);
             }
         }
+    }
+
+    /// The time, by where it was left; `None` before the first commit.
+    pub(super) fn left(&self) -> Result<Option<u64>, StoreError> {
+        let mut select =
+            self.connection.prepare_cached("SELECT ms, boot, up_ms FROM served WHERE one = 1")?;
+        let left = select.query_row([], |row| {
+            let (ms, up_ms): (i64, i64) = (row.get(0)?, row.get(2)?);
+            Ok(Left { ms: ms.unsigned_abs(), boot: row.get(1)?, up_ms: up_ms.unsigned_abs() })
+        });
+        let Some(left) = left.optional()? else { return Ok(None) };
+        match left.reached(Here::now(&self.boot)) {
+            Some(now) => Ok(Some(now)),
+            None => Err(StoreError::Damaged {
+                path: self.path.clone(),
+                why: format!("its time is {} ms", left.ms),
+            }),
+        }
+    }
+
+    /// Writes where the time is left.
+    fn leave(&mut self) -> rusqlite::Result<()> {
+        let (up, now) = (up_ms(), self.time.now_ms());
+        let number = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        let mut insert = self.connection.prepare_cached(
+            "INSERT OR REPLACE INTO served (one, ms, boot, up_ms) VALUES (1, ?1, ?2, ?3)",
+        )?;
+        insert.execute(params![number(now), self.boot, number(up)])?;
+        drop(insert);
+        self.left_up_ms = up;
         Ok(())
+    }
+
+    /// The latest second at which a key of each of these routes is forgotten, with the route's window.
+    fn newest(&self, windows: &[(Arc<str>, u32)]) -> rusqlite::Result<Vec<(u32, u32)>> {
+        let mut select = self.connection.prepare(
+            "SELECT until FROM idempotency WHERE route = ?1 ORDER BY until DESC LIMIT 1",
+        )?;
+        let mut newest = Vec::new();
+        for (route, window) in windows {
+            let until = select.query_row([&**route], |row| row.get::<_, i64>(0)).optional()?;
+            newest.extend(until.map(|until| (u32::try_from(until).unwrap_or(u32::MAX), *window)));
+        }
+        Ok(newest)
     }
 
     /// Begins a key, or says what is known of it.
     pub(super) fn insert(&mut self, row: &KeyRow) -> rusqlite::Result<Stored> {
-        let KeyRow { id, route, print, until, most, count } = row;
+        let KeyRow { id, route, print, window, most, count } = row;
         let place = self.counts.entry(Arc::clone(route)).or_default();
         place.1.get_or_insert_with(|| Arc::clone(count));
         let known = known(&self.connection, *id, &self.own)?;
         let is_replaced = match known {
-            Some(stored @ Stored::Known { until, .. }) if until > now() => return Ok(stored),
+            Some(stored @ Stored::Known { until, .. }) if until > self.time.now() => {
+                return Ok(stored);
+            }
             Some(_) => true,
             None => false,
         };
@@ -119,11 +278,17 @@ impl Rows {
             }
             place.0 += 1;
         }
+        let until = self.time.end_of(*window);
+        let print = print.known();
+        let (form, hash) = written(&print);
+        let quoted = print.spelling.map(|spelling| spelling == Spelling::Quoted);
         let mut insert = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO idempotency (id, route, print, owner, state, until) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT OR REPLACE INTO idempotency (id, route, print, owner, state, until, form, quoted)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?;
-        insert.execute(params![id.bytes(), &**route, print.bytes(), self.own, BEGUN, until])?;
-        Ok(Stored::New)
+        let values = params![id.bytes(), &**route, hash, self.own, BEGUN, until, form, quoted];
+        insert.execute(values)?;
+        Ok(Stored::New { until })
     }
 
     /// Notes how a key ended.
@@ -161,20 +326,73 @@ impl Rows {
         let mut delete = self.connection.prepare_cached(
             "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE until <= ?1 LIMIT ?2) RETURNING route",
         )?;
-        let mut gone = delete.query(params![now(), MOST_PURGED])?;
+        let mut gone = delete.query(params![self.time.now(), MOST_PURGED])?;
         while let Some(row) = gone.next()? {
             forget(&mut self.counts, &row.get::<_, String>(0)?);
         }
-        for (count, shown) in self.counts.values() {
-            if let Some(shown) = shown {
-                shown.store(*count, Relaxed);
-            }
+        drop(gone);
+        drop(delete);
+        self.show();
+        if up_ms().saturating_sub(self.left_up_ms) >= LEFT_AT_LEAST_EVERY {
+            self.leave()?;
         }
         Ok(())
     }
 }
 
-fn forget(counts: &mut HashMap<Arc<str>, (u64, Option<Arc<AtomicU64>>)>, route: &str) {
+/// The schema of the database, 0 of an empty one; another one than this program's or an earlier one is refused.
+fn schema(connection: &Connection, path: &Path) -> Result<usize, StoreError> {
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let read = number("application_id").and_then(|id| Ok((id, number("user_version")?)));
+    let known = MIGRATIONS.len();
+    match read {
+        Ok((0, 0)) => Ok(0),
+        Ok((APPLICATION, found @ 1..)) => match usize::try_from(found) {
+            Ok(schema) if schema <= known => Ok(schema),
+            _ => Err(StoreError::NewerSchema { path: path.to_owned(), found, known: known as i64 }),
+        },
+        Err(error) if error.sqlite_error_code() != Some(rusqlite::ErrorCode::NotADatabase) => {
+            Err(error.into())
+        }
+        _ => Err(StoreError::NotAJournal(path.to_owned())),
+    }
+}
+
+/// The keys of each table.
+fn counted(connection: &Connection) -> rusqlite::Result<Counts> {
+    let mut select =
+        connection.prepare("SELECT route, count(*) FROM idempotency GROUP BY route")?;
+    let counts = select.query_map([], |row| {
+        let (route, count): (String, i64) = (row.get(0)?, row.get(1)?);
+        Ok((Arc::from(route), (count.unsigned_abs(), None)))
+    })?;
+    counts.collect()
+}
+
+/// What SQLite writes beside the database at `path`: its log, and the index of that.
+fn beside(path: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|end| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        name.into()
+    })
+}
+
+/// Milliseconds since 1970, by the clock.
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
+/// A print as it is written: its form, and its bytes.
+fn written(print: &KnownPrint) -> (i64, &[u8; 16]) {
+    match &print.hash {
+        KnownHash::Bare(bytes) => (BARE, bytes),
+        KnownHash::Whole(bytes) => (WHOLE, bytes),
+    }
+}
+
+fn forget(counts: &mut Counts, route: &str) {
     if let Some((count, _)) = counts.get_mut(route) {
         // Another process may have begun some since they were counted.
         *count = count.saturating_sub(1);
@@ -185,12 +403,21 @@ fn forget(counts: &mut HashMap<Arc<str>, (u64, Option<Arc<AtomicU64>>)>, route: 
 /// process: while it knows that a key is under way, it does not ask.
 fn known(connection: &Connection, id: KeyId, own: &str) -> rusqlite::Result<Option<Stored>> {
     let mut select = connection.prepare_cached(
-        "SELECT print, owner, state, until, answer FROM idempotency WHERE id = ?1",
+        "SELECT print, owner, state, until, answer, form, quoted FROM idempotency WHERE id = ?1",
     )?;
     let found = select.query_row([id.bytes()], |row| {
         let (print, owner): ([u8; 16], String) = (row.get(0)?, row.get(1)?);
         let (state, until): (i64, i64) = (row.get(2)?, row.get(3)?);
         let answer: Option<Vec<u8>> = row.get(4)?;
+        let hash = match row.get::<_, i64>(5)? {
+            BARE => KnownHash::Bare(print),
+            _ => KnownHash::Whole(print),
+        };
+        let spelling = row.get::<_, Option<bool>>(6)?.map(|quoted| match quoted {
+            true => Spelling::Quoted,
+            false => Spelling::Bare,
+        });
+        let print = KnownPrint { hash, spelling };
         Ok((print, owner, state, until, answer))
     });
     let Some((print, owner, state, until, answer)) = found.optional()? else { return Ok(None) };
@@ -205,12 +432,6 @@ fn known(connection: &Connection, id: KeyId, own: &str) -> rusqlite::Result<Opti
         }
         _ => RowState::Unsure,
     };
-    let print = Fingerprint::from_bytes(print);
     let until = u32::try_from(until).unwrap_or(u32::MAX);
     Ok(Some(Stored::Known { print, until, state }))
-}
-
-fn now() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    u32::try_from(now).unwrap_or(u32::MAX)
 }

@@ -1,18 +1,31 @@
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use rusqlite::Connection;
 
 use super::*;
+use crate::policy::idempotency::Spelling;
 use crate::registry::{Fingerprint, KeptAnswer, RowState};
+
+mod clock;
+mod moved;
 
 const LONG: Duration = Duration::from_secs(10);
 
-fn row(key: &[u8], until: u32) -> KeyRow {
+/// Seconds for which a key is remembered.
+const WINDOW: u32 = 3600;
+
+fn row(key: &[u8]) -> KeyRow {
     KeyRow {
         id: KeyId::of("game\nbet", ("client-ip", b"p"), key),
         route: "game\nbet".into(),
-        print: Fingerprint::of("POST", "/bets", "", b"x"),
-        until,
+        print: Fingerprint::of("a", ("POST", "/bets", ""), b"x", Spelling::Bare),
+        window: WINDOW,
         most: 3,
         count: Arc::new(AtomicU64::new(0)),
     }
@@ -24,12 +37,12 @@ fn begin(log: &KeyLog, row: &KeyRow) -> Result<Stored, Unstored> {
 }
 
 fn is_new(log: &KeyLog, row: &KeyRow) -> bool {
-    matches!(begin(log, row), Ok(Stored::New))
+    matches!(begin(log, row), Ok(Stored::New { .. }))
 }
 
 fn state(log: &KeyLog, row: &KeyRow) -> RowState {
     match begin(log, row) {
-        Ok(Stored::Known { state, print, .. }) if print == row.print => state,
+        Ok(Stored::Known { state, print, .. }) if print.is_of(&row.print) => state,
         other => panic!("{other:?}"),
     }
 }
@@ -37,16 +50,16 @@ fn state(log: &KeyLog, row: &KeyRow) -> RowState {
 #[test]
 fn what_became_of_a_key_is_known_to_the_next_who_keeps_keys_there() {
     let folder = tempfile::tempdir().unwrap();
-    let keys: Vec<KeyRow> = [b"a", b"b", b"c"].map(|key| row(key, u32::MAX)).into();
+    let keys: Vec<KeyRow> = [b"a", b"b", b"c"].map(|key| row(key)).into();
     let answer = KeptAnswer { status: 201, fields: (*b"X: 1\r\n").into(), body: (*b"won").into() };
     {
         let log = keep_keys(folder.path()).unwrap();
         assert!(keys.iter().all(|key| is_new(&log, key)));
-        assert!(matches!(begin(&log, &row(b"d", u32::MAX)), Ok(Stored::Full)));
+        assert!(matches!(begin(&log, &row(b"d")), Ok(Stored::Full)));
         log.end(keys[0].id, KeyEnd::Answered(Some(Arc::new(answer.clone()))));
         log.end(keys[1].id, KeyEnd::Freed);
         log.flush(LONG);
-        assert_eq!(keys[0].count.load(std::sync::atomic::Ordering::Relaxed), 2);
+        assert_eq!(keys[0].count.load(Relaxed), 2);
     }
     let log = keep_keys(folder.path()).unwrap();
     assert!(matches!(state(&log, &keys[0]), RowState::Answered(Some(kept)) if kept == answer));
@@ -62,7 +75,7 @@ fn what_became_of_a_key_is_known_to_the_next_who_keeps_keys_there() {
 #[test]
 fn a_key_of_a_process_that_runs_is_elsewhere_until_that_process_ends() {
     let folder = tempfile::tempdir().unwrap();
-    let key = row(b"a", u32::MAX);
+    let key = row(b"a");
     let log = keep_keys(folder.path()).unwrap();
     assert!(is_new(&log, &key));
     let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
@@ -83,33 +96,12 @@ fn a_key_of_a_process_that_runs_is_elsewhere_until_that_process_ends() {
 }
 
 #[test]
-fn a_key_whose_time_has_passed_begins_again_and_takes_no_space() {
-    let folder = tempfile::tempdir().unwrap();
-    let log = keep_keys(folder.path()).unwrap();
-    let old = row(b"old", 1);
-    assert!(is_new(&log, &old) && is_new(&log, &old));
-    let connection = Connection::open(folder.path().join(DATABASE)).unwrap();
-    let count = || {
-        let count = "SELECT count(*) FROM idempotency";
-        connection.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap()
-    };
-    let until = Instant::now() + LONG;
-    while count() > 0 && Instant::now() < until {
-        thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(count(), 0);
-    for n in 0u32..3 {
-        assert!(is_new(&log, &row(&n.to_be_bytes(), u32::MAX)));
-    }
-}
-
-#[test]
 fn many_keys_at_once_share_their_commits() {
     let folder = tempfile::tempdir().unwrap();
     let log = keep_keys(folder.path()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let begun = runtime.block_on(async {
-        let keys = (0u32..2000).map(|n| KeyRow { most: 10_000, ..row(&n.to_be_bytes(), u32::MAX) });
+        let keys = (0u32..2000).map(|n| KeyRow { most: 10_000, ..row(&n.to_be_bytes()) });
         let tasks: Vec<_> = keys.map(|key| log.begin(key)).collect();
         futures_join(tasks).await
     });
@@ -127,7 +119,7 @@ async fn futures_join(tasks: Vec<impl Future<Output = Result<Stored, Unstored>>>
         for task in &mut tasks {
             let Some(running) = task else { continue };
             if let std::task::Poll::Ready(stored) = running.as_mut().poll(cx) {
-                new += usize::from(matches!(stored, Ok(Stored::New)));
+                new += usize::from(matches!(stored, Ok(Stored::New { .. })));
                 *task = None;
             }
         }
@@ -144,7 +136,7 @@ fn a_folder_that_cannot_be_written_refuses_keys_and_later_accepts_them() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
     let log = keep_keys(&missing).unwrap();
-    let key = row(b"a", u32::MAX);
+    let key = row(b"a");
     assert_eq!(begin(&log, &key).err(), Some(Unstored));
     std::fs::create_dir(&missing).unwrap();
     assert!(is_new(&log, &key));

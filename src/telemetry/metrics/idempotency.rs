@@ -21,8 +21,29 @@ pub struct Idempotency {
     pub events: Vec<(&'static str, u64)>,
 }
 
+/// What keeps idempotency keys on disk.
+#[derive(Debug, Clone, Copy)]
+pub struct KeysKept {
+    /// Whether keys cannot be written.
+    pub failing: bool,
+    /// How often the file was found removed or replaced, and its keys were written to the one there.
+    pub moved: u64,
+}
+
 /// Idempotency keys of the routes that have some.
 pub(super) fn idempotency(scrape: &Scrape, page: &mut Page) {
+    if let Some(kept) = scrape.keys_kept {
+        page.gauge(
+            "tidegate_idempotency_failing",
+            "Whether idempotency keys cannot be written: 1 while requests with a key are refused.",
+        )
+        .value([], f64::from(u8::from(kept.failing)));
+        page.counter(
+            "tidegate_idempotency_moved_total",
+            "How often the file of idempotency keys was found removed or replaced while in use; its keys were not lost.",
+        )
+        .count([], kept.moved);
+    }
     let each = || {
         let routes = scrape.idempotency.iter();
         routes.map(|keys| ([("service", &*keys.service), ("route", &*keys.route)], keys))

@@ -15,7 +15,9 @@ pub struct IssuerUse {
     pub fetches: Option<[u64; 2]>,
     /// Number of keys in force.
     pub keys: u64,
-    /// Seconds since they came; `None` if there are none.
+    /// Sets without keys that were put in force.
+    pub emptied: u64,
+    /// Seconds since they came; `None` if none came.
     pub age_s: Option<f64>,
 }
 
@@ -73,6 +75,13 @@ pub(super) fn tokens(scrape: &Scrape, page: &mut Page) {
     let mut keys = page.gauge("tidegate_jwks_keys", "Keys of an issuer that are in force.");
     for issuer in &scrape.issuers {
         keys.value([("jwt", &issuer.name)], issuer.keys as f64);
+    }
+    let mut emptied = page.counter(
+        "tidegate_jwks_emptied_total",
+        "Sets without keys that came into force: the issuer has revoked all, and its tokens are refused.",
+    );
+    for issuer in &scrape.issuers {
+        emptied.count([("jwt", &issuer.name)], issuer.emptied);
     }
     let mut age = page.gauge(
         "tidegate_jwks_age_seconds",

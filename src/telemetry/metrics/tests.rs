@@ -94,6 +94,7 @@ fn scrape() -> Scrape {
             refused: vec![("missing", 2), ("expired", 1)],
             fetches: Some([3, 0]),
             keys: 2,
+            emptied: 1,
             age_s: Some(12.5),
         }],
         services: vec![Service {
@@ -128,6 +129,7 @@ fn scrape() -> Scrape {
             by_class: [0, 2, 0, 0, 1],
             durations: collector.series(0),
         }],
+        keys_kept: Some(KeysKept { failing: false, moved: 1 }),
         idempotency: vec![Idempotency {
             service: "game-api".into(),
             route: "bet.place".into(),

@@ -32,7 +32,7 @@ fn a_restart_remembers_what_was_answered_and_what_was_not() {
     let mut client = first.connect();
     assert_eq!(post(&mut client, "answered", b"x").text(), "processed 1");
     hang.store(true, SeqCst);
-    client.send("POST /bets?x=1 HTTP/1.1\r\nHost: a\r\nX-Player: p1\r\nIdempotency-Key: begun\r\nContent-Length: 1\r\n\r\nx");
+    client.send("POST /bets?x=1 HTTP/1.1\r\nHost: game.test\r\nX-Player: p1\r\nIdempotency-Key: begun\r\nContent-Length: 1\r\n\r\nx");
     eventually("it was sent", || ledger.times("begun") == 1);
     // What was answered is written within some milliseconds.
     thread::sleep(Duration::from_millis(200));

@@ -91,7 +91,7 @@ fn a_client_that_leaves_between_two_attempts_finds_the_response_when_it_comes_ba
     }]);
     let proxy = repeating(&origin, "idempotency_key: honoured");
     let mut client = proxy.connect();
-    client.send("POST /bets HTTP/1.1\r\nHost: a\r\nX-Player: p1\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx");
+    client.send("POST /bets HTTP/1.1\r\nHost: game.test\r\nX-Player: p1\r\nIdempotency-Key: k\r\nContent-Length: 1\r\n\r\nx");
     origin.await_requests(1);
     client.reset();
     assert_eq!(bet(&proxy, "POST"), (201, "placed".into(), true));

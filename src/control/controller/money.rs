@@ -1,0 +1,235 @@
+//! What befalls idempotency keys and keys of issuers, as events.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use super::Controller;
+use crate::{
+    config::{Config, schema::Route},
+    control::event::{EventDetails, EventKind},
+    registry::{KeyTrouble, Registry},
+};
+
+/// What was found at the last look.
+#[derive(Debug, Default)]
+pub(in crate::control) struct Found {
+    trouble: Option<KeyTrouble>,
+    moved: u64,
+    /// Issuers without keys.
+    revoked: BTreeSet<String>,
+}
+
+impl Controller {
+    /// Records what has befallen keys since `before`.
+    pub(in crate::control) fn watch_keys(&mut self, before: &mut Found) {
+        let log = self.registry.key_log();
+        let found = Found {
+            trouble: log.and_then(|log| log.health().trouble()),
+            moved: log.map_or(0, |log| log.health().carried_over()),
+            revoked: self.without_keys(),
+        };
+        for (kind, reason) in news(before, &found, SystemTime::now()) {
+            if kind == EventKind::JwtRevoked {
+                tracing::warn!("{reason}");
+            }
+            self.record(kind, EventDetails { reason, ..EventDetails::default() });
+        }
+        *before = found;
+    }
+
+    /// Issuers that have no keys, although their set came.
+    fn without_keys(&self) -> BTreeSet<String> {
+        let snapshot = self.snapshot();
+        let each = snapshot.issuers.all().iter();
+        let empty =
+            each.filter(|issuer| issuer.keys.keys().as_ref().is_some_and(|keys| keys.is_empty()));
+        empty.map(|issuer| issuer.name.to_string()).collect()
+    }
+
+    /// Records which idempotency keys the configuration in force makes unknown to their routes; returns a sentence for each
+    /// route.
+    pub(super) fn note_forgotten_keys(&mut self, old: &Config) -> Vec<String> {
+        let forgotten = forgotten(old, &self.config, &self.registry);
+        for (service, reason) in &forgotten {
+            let (service, reason) = (Some(service.clone()), reason.clone());
+            self.record(
+                EventKind::IdempotencyForgotten,
+                EventDetails { service, reason, ..EventDetails::default() },
+            );
+        }
+        forgotten.into_iter().map(|(_, reason)| reason).collect()
+    }
+}
+
+/// The events from one look to the next, with their reasons.
+fn news(before: &Found, found: &Found, now: SystemTime) -> Vec<(EventKind, String)> {
+    let mut news = Vec::new();
+    if found.moved > before.moved {
+        let reason = "`idempotency.db` was removed or replaced while it was in use; its keys are in the file there now";
+        news.push((EventKind::IdempotencyMoved, reason.to_owned()));
+    }
+    match (&before.trouble, &found.trouble) {
+        (None, Some(trouble)) => news.push((EventKind::IdempotencyFailing, trouble.reason.clone())),
+        (Some(before), None) => {
+            let lasted = now.duration_since(before.since).unwrap_or_default();
+            let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
+            let reason = format!("keys are written again after {lasted}: {}", before.reason);
+            news.push((EventKind::IdempotencyWorks, reason));
+        }
+        _ => {}
+    }
+    for name in found.revoked.difference(&before.revoked) {
+        let reason =
+            format!("the set of keys of issuer `{name}` is empty: all its tokens are refused");
+        news.push((EventKind::JwtRevoked, reason));
+    }
+    for name in before.revoked.difference(&found.revoked) {
+        let reason = format!("issuer `{name}` has keys again, or is gone");
+        news.push((EventKind::JwtRestored, reason));
+    }
+    news
+}
+
+/// For each route of `old` whose idempotency keys are unknown once `new` is in force: its service, and why.
+fn forgotten(old: &Config, new: &Config, registry: &Registry) -> Vec<(String, String)> {
+    let routes = old.routes.iter().filter(|route| route.idempotency.is_some());
+    let each = routes.filter_map(|route| {
+        let label = route.label();
+        let now = new.routes.iter().find(|now| now.label() == label);
+        let why = why_forgotten(route, now, old, new)?;
+        let keys = match registry.keys_known(&route.service, &label)? {
+            Some(0) => return None,
+            Some(count) => format!("its {count} idempotency keys are"),
+            None => "its idempotency keys are".to_owned(),
+        };
+        let what = "a write that comes again with one of them is sent again";
+        Some((
+            route.service.clone(),
+            format!("route `{label}` {why}: {keys} not known to it, and {what}"),
+        ))
+    });
+    each.collect()
+}
+
+/// Why keys of route `old` are unknown to the route that has its label `now`; `None` if they are known.
+fn why_forgotten(
+    old: &Route,
+    now: Option<&Route>,
+    before: &Config,
+    after: &Config,
+) -> Option<String> {
+    let Some(now) = now else { return Some("is gone, or has another name".to_owned()) };
+    if now.service != old.service {
+        return Some(format!("leads to `{}` instead of `{}`", now.service, old.service));
+    }
+    if now.idempotency.is_none() {
+        return Some(
+            "has no `idempotency` any more (its keys are known again if it gets that back within their window)"
+                .to_owned(),
+        );
+    }
+    let key = |config: &Config| config.services.get(&old.service).map(|s| s.cohort.key.clone());
+    (key(before) != key(after)).then(|| {
+        "has a service that tells players apart by another `cohort.key` (players whose source of the key is the same \
+         keep theirs)"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(service: &str, cohort: &str, idempotency: &str, name: &str) -> Config {
+        let of = |name: &str| {
+            format!(
+                "{name}: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }}, cohort: {{ key: [ {cohort} ] }} }}"
+            )
+        };
+        let text = format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices: {{ {}, {} }}\nroutes: [ {{ name: {name}, match: {{ path: /a }}, \
+             service: {service}{idempotency} }}, {{ service: a }} ]\nstate: /tmp/x",
+            of("a"),
+            of("b")
+        );
+        crate::config::parse(&text).expect("a good file")
+    }
+
+    #[test]
+    fn a_file_that_makes_keys_unknown_says_which_and_why() {
+        let (player, keyed) = ("\"header:x-p\"", ", idempotency: {}");
+        let old = file("a", player, keyed, "bet");
+        let registry = Registry::new(1);
+        let why = |new: &Config| forgotten(&old, new, &registry);
+        assert_eq!(why(&file("b", player, keyed, "bet")), [], "it had no requests");
+        let table = registry.keys("a", "bet");
+        assert_eq!(why(&file("b", player, keyed, "bet")), [], "it has no keys");
+        let rules = crate::registry::KeyRules {
+            window: 60,
+            most: 9,
+            memory: 1 << 20,
+            waiting: 9,
+            unsure: Default::default(),
+            errors: Default::default(),
+        };
+        let print = crate::registry::Fingerprint::of(
+            "a",
+            ("POST", "/a", ""),
+            b"",
+            crate::policy::idempotency::Spelling::Bare,
+        );
+        let entered = table.enter(table.id(("header:x-p", b"p"), b"k"), print, &rules);
+        let crate::registry::Entered::Begin(lease) = entered else { panic!("{entered:?}") };
+        lease.answered(200, || None);
+        assert_eq!(why(&old), []);
+        assert_eq!(why(&file("a", player, ", idempotency: { window: 1h }", "bet")), []);
+        for (new, expected) in [
+            (file("b", player, keyed, "bet"), "leads to `b` instead of `a`"),
+            (file("a", player, keyed, "stake"), "is gone, or has another name"),
+            (file("a", player, "", "bet"), "has no `idempotency` any more"),
+            (file("a", "\"cookie:p\"", keyed, "bet"), "by another `cohort.key`"),
+        ] {
+            let why = why(&new);
+            assert_eq!((why.len(), &*why[0].0), (1, "a"), "{why:?}");
+            assert!(
+                why[0].1.contains(expected) && why[0].1.contains("1 idempotency keys"),
+                "{why:?}"
+            );
+        }
+        // Also once nothing has the table any more.
+        drop(table);
+        registry.forget_unused();
+        assert_eq!(why(&file("b", player, keyed, "bet")).len(), 1);
+        let again = registry.keys("a", "bet");
+        assert_eq!(again.len(), 1, "taken out and put back");
+    }
+
+    #[test]
+    fn each_change_is_told_once() {
+        let trouble = |reason: &str| {
+            Some(KeyTrouble { since: SystemTime::UNIX_EPOCH, reason: reason.to_owned() })
+        };
+        let found = |trouble, moved, revoked: &[&str]| Found {
+            trouble,
+            moved,
+            revoked: revoked.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        let kinds = |before: &Found, after: &Found| -> Vec<_> {
+            let news = news(before, after, SystemTime::UNIX_EPOCH + Duration::from_secs(61));
+            assert!(news.iter().all(|(_, reason)| !reason.is_empty()));
+            news.into_iter().map(|(kind, _)| kind.label()).collect()
+        };
+        let quiet = found(None, 0, &[]);
+        assert_eq!(kinds(&quiet, &quiet), [""; 0]);
+        let failing = found(trouble("full"), 0, &["a"]);
+        assert_eq!(kinds(&quiet, &failing), ["idempotency_failing", "jwt_revoked"]);
+        assert_eq!(kinds(&failing, &found(trouble("gone"), 0, &["a"])), [""; 0]);
+        let over = found(None, 1, &["b"]);
+        assert_eq!(
+            kinds(&failing, &over),
+            ["idempotency_moved", "idempotency_works", "jwt_revoked", "jwt_restored"]
+        );
+    }
+}
