@@ -1,6 +1,6 @@
 //! Commands of people to rollouts, and the steps that a rollout takes by itself, as changes.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{applied, split_of, take_over};
 use crate::{
@@ -261,7 +261,7 @@ impl Controller {
                     let (service, known) = (change.service.clone(), list(known.versions.keys()));
                     return Err(Rejected::NoVersion { service, version: to.clone(), known });
                 }
-                let current = self.rollouts.get(&change.service).map(|live| &live.rollout);
+                let current = self.rollouts.get(&change.service).map(|live| &*live.rollout);
                 let (rollout, mut actions) =
                     rollout::start(start, current, at).map_err(Rejected::Rollout)?;
                 actions.extend(self.doubts(&rollout).into_iter().map(rollout::Action::Warn));
@@ -307,7 +307,7 @@ impl Controller {
     /// Checks an event of the rollout `base`, and prepares the weights that it sets.
     pub(super) fn check_event(
         &self,
-        base: &Rollout,
+        base: &Arc<Rollout>,
         event: Event,
         at: SystemTime,
     ) -> Result<Checked, Rejected> {
