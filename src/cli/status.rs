@@ -95,6 +95,10 @@ fn heading(admin: &str, status: &Value) -> String {
             waiting.join(", ")
         );
     }
+    let warnings = status["reload"]["warnings"].as_array().into_iter().flatten();
+    for warning in warnings.filter_map(Value::as_str) {
+        let _ = writeln!(lines, "the file in force: {warning}");
+    }
     let error = &status["reload"]["error"];
     if let Some(message) = error["message"].as_str() {
         let what = match error["in_force"] == true {

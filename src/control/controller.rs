@@ -22,6 +22,7 @@ mod handover;
 mod head;
 mod incidents;
 mod keeping;
+mod leavers;
 mod logs;
 mod lost_modes;
 mod modes;
@@ -42,6 +43,7 @@ mod served;
 mod split;
 mod splits;
 mod weights;
+mod written;
 
 use std::{
     any::Any,

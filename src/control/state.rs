@@ -228,6 +228,9 @@ pub enum Change {
         gone: BTreeSet<(String, String)>,
         /// Services whose writes the file would move, and the weights that stay in force instead.
         held: BTreeMap<String, SetWeights>,
+        /// Services whose weights, set at runtime, name a version that the file does not have, and the weights that
+        /// follow.
+        moved: BTreeMap<String, SetWeights>,
     },
     /// The state of another process was taken over.
     Resumed(Box<ControlState>),
@@ -303,8 +306,9 @@ impl ControlState {
             Change::ModeSet { .. } | Change::NoticeSent { .. } | Change::NoticeSet { .. } => {
                 self.read_only.apply(change)
             }
-            Change::FileTaken { weights, gone, held, .. } => {
+            Change::FileTaken { weights, gone, held, moved, .. } => {
                 self.weights.retain(|service, _| !weights.contains(service));
+                self.weights.extend(moved);
                 self.weights.extend(held);
                 let is_gone = |place: &(String, String)| gone.contains(place);
                 forget_oldest(&mut self.ejections, is_gone, |ejection| ejection.since);

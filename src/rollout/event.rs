@@ -118,6 +118,8 @@ pub enum Event {
     Reloaded {
         /// Their names; empty if the file no longer has the service.
         versions: BTreeSet<String>,
+        /// Who gets the players of versions that it no longer has, in these proportions.
+        heirs: Weights,
         /// Whether approvals must come from another person than the starter from now on.
         second_person: bool,
     },

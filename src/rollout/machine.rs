@@ -152,9 +152,9 @@ pub fn apply(
         Event::Ejected { version, reason } => run.ejected(version, &reason),
         Event::Reinstated { version } => run.reinstated(&version),
         Event::WeightsByHand { weights, by } => run.weights_by_hand(weights, &by),
-        Event::Reloaded { versions, second_person } => {
+        Event::Reloaded { versions, heirs, second_person } => {
             run.ask_for_second(second_person);
-            run.reloaded(&versions);
+            run.reloaded(&versions, &heirs);
         }
         Event::Baseline { ready } => run.baseline(ready),
     }

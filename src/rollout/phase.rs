@@ -76,7 +76,7 @@ impl Phase {
                 "A signal fails; or the least time and requests are over, and a gate has not passed, an approval is missing, or a window is closed. Goes on by itself."
             }
             Self::Paused => {
-                "An operator paused it or set weights by hand, or a version of the split before was ejected. Goes on when an operator resumes it."
+                "An operator paused it or set weights by hand, or a version of the split before was ejected or is no longer in the file. Goes on when an operator resumes it."
             }
             Self::Baking => "The new version has all players and is still judged.",
             Self::RollingBack => "The split before the rollout is being restored.",
@@ -85,7 +85,7 @@ impl Phase {
                 "The split before the rollout is in force again, without ejected versions. An end."
             }
             Self::Aborted => {
-                "An operator gave the rollout up, or the file no longer has the version. An end."
+                "An operator gave the rollout up, or the file no longer has the version, or any version of the split before. An end."
             }
         }
     }
@@ -126,7 +126,7 @@ pub enum On {
     OtherEjected,
     /// An operator set weights by hand.
     WeightsByHand,
-    /// The file no longer has the new version, or any other version of the split before.
+    /// The file no longer has the new version, or another version of the split before.
     VersionGone,
     /// Command: hold the rollout until it is resumed.
     Pause,
@@ -208,7 +208,8 @@ const ALL_PLAYERS: &str = "The new version gets all players, and its bake begins
 const BACK: &str =
     "The split before the rollout is restored, in a ramp if its endpoints are not ready.";
 const OUT: &str = "At once: the split before the rollout is restored without ejected versions.";
-const GONE: &str = "The split before is set without the versions that are gone.";
+const GONE: &str =
+    "The split stays, without the versions that are gone: the baseline has what they had.";
 const BY_HAND: &str = "The weights stay as they were set; a warning says so.";
 const KEPT: &str = "Weights that were set by hand stay.";
 const NO_WAY_BACK: &str =
@@ -230,6 +231,7 @@ pub const TRANSITIONS: &[Transition] = {
         row(Pending, OtherEjected, Paused, NO_WAY_BACK),
         row(Pending, WeightsByHand, Paused, BY_HAND),
         row(Pending, VersionGone, Aborted, GONE),
+        row(Pending, VersionGone, Paused, NO_WAY_BACK),
         row(Pending, Pause, Paused, STOP),
         row(Pending, BreakIn, Pending, BROKEN_IN),
         row(Pending, Rollback, RollingBack, BACK),
@@ -244,6 +246,7 @@ pub const TRANSITIONS: &[Transition] = {
         row(Growing, OtherEjected, Paused, NO_WAY_BACK),
         row(Growing, WeightsByHand, Paused, BY_HAND),
         row(Growing, VersionGone, Aborted, GONE),
+        row(Growing, VersionGone, Paused, NO_WAY_BACK),
         row(Growing, Pause, Paused, STOP),
         row(Growing, Promote, Growing, SKIP),
         row(Growing, Approve, Growing, TOLD),
@@ -259,6 +262,7 @@ pub const TRANSITIONS: &[Transition] = {
         row(Holding, OtherEjected, Paused, NO_WAY_BACK),
         row(Holding, WeightsByHand, Paused, BY_HAND),
         row(Holding, VersionGone, Aborted, GONE),
+        row(Holding, VersionGone, Paused, NO_WAY_BACK),
         row(Holding, Pause, Paused, STOP),
         row(Holding, Promote, Holding, SKIP),
         row(Holding, Approve, Holding, TOLD),
@@ -270,6 +274,7 @@ pub const TRANSITIONS: &[Transition] = {
         row(Paused, OtherEjected, Paused, NO_WAY_BACK),
         row(Paused, WeightsByHand, Paused, BY_HAND),
         row(Paused, VersionGone, Aborted, GONE),
+        row(Paused, VersionGone, Paused, NO_WAY_BACK),
         row(
             Paused,
             Resume,
@@ -288,6 +293,7 @@ pub const TRANSITIONS: &[Transition] = {
         row(Baking, OtherEjected, Paused, NO_WAY_BACK),
         row(Baking, WeightsByHand, Paused, BY_HAND),
         row(Baking, VersionGone, Aborted, GONE),
+        row(Baking, VersionGone, Paused, NO_WAY_BACK),
         row(Baking, Pause, Paused, STOP),
         row(Baking, Promote, Baking, SKIP),
         row(Baking, Approve, Baking, TOLD),

@@ -43,8 +43,37 @@ pub fn without(weights: &Weights, versions: &BTreeSet<String>) -> Option<Weights
     left.values().any(|weight| weight.value() > 0.0).then_some(left)
 }
 
+/// `weights` under a file that has these `versions`: what the others had goes to `heirs`, in their proportions. If
+/// nobody with weight is gone, the weights stay exactly as they are.
+pub fn inherited(weights: &Weights, versions: &BTreeSet<String>, heirs: &Weights) -> Weights {
+    let mut left = weights.clone();
+    left.retain(|name, _| versions.contains(name));
+    let gone = weights.iter().filter(|(name, _)| !versions.contains(*name));
+    let gone: f64 = gone.map(|(_, weight)| weight.value()).sum();
+    let heirs = heirs.iter().filter(|(name, _)| versions.contains(*name));
+    let heirs: Vec<(&String, f64)> = heirs.map(|(name, w)| (name, w.value())).collect();
+    let sum: f64 = heirs.iter().map(|(_, weight)| weight).sum();
+    if gone <= 0.0 || sum <= 0.0 {
+        return left;
+    }
+    let of_heir =
+        |name: &String| heirs.iter().find(|(heir, _)| *heir == name).map(|(_, w)| w / sum);
+    let own = |name: &String| left.get(name).map_or(0.0, |weight| weight.value());
+    let new = heirs.iter().map(|(name, _)| *name).filter(|name| !left.contains_key(*name));
+    let names: Vec<String> = left.keys().chain(new).cloned().collect();
+    let values: Vec<f64> =
+        names.iter().map(|name| own(name) + gone * of_heir(name).unwrap_or(0.0)).collect();
+    let is_large = values.iter().any(|value| Weight::new(*value).is_none());
+    // As shares in percent if a sum is too large for a weight.
+    let scale = if is_large { 100.0 / values.iter().sum::<f64>() } else { 1.0 };
+    let weight = |value: f64| Weight::new(value * scale).unwrap_or(Weight::ZERO);
+    names.into_iter().zip(values.into_iter().map(weight)).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn weights(of: &[(&str, f64)]) -> Weights {
@@ -80,6 +109,38 @@ mod tests {
                 proptest::prop_assert!(share(&next, name) <= share(&grown, name) + 1e-9);
                 let kept = share(&before, name) * (1.0 - share_of_new);
                 proptest::prop_assert!((share(&grown, name) - kept).abs() < 1e-9);
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn what_a_version_had_that_leaves_goes_to_its_heirs_alone(
+            of in proptest::collection::vec(prop_oneof![Just(0.0), 0.0f64..100.0, Just(1e12)], 1..6),
+            stays in proptest::collection::vec(any::<bool>(), 6),
+            heirs in proptest::collection::vec(0.0f64..10.0, 6),
+        ) {
+            let names = ["a", "b", "c", "d", "e", "new"];
+            let before = weights(&names.into_iter().zip(of).collect::<Vec<_>>());
+            let versions: BTreeSet<String> =
+                names.iter().zip(stays).filter(|(_, stays)| *stays).map(|(n, _)| (*n).to_owned()).collect();
+            let heirs: Vec<_> = names.into_iter().zip(heirs).filter(|(n, _)| versions.contains(*n)).collect();
+            let heirs = weights(&heirs);
+            let sum: f64 = heirs.values().map(|weight| weight.value()).sum();
+            proptest::prop_assume!(sum > 1e-3 && before.values().any(|weight| weight.value() > 0.0));
+            let after = inherited(&before, &versions, &heirs);
+            let gone: f64 =
+                before.keys().filter(|n| !versions.contains(*n)).map(|n| share(&before, n)).sum();
+            proptest::prop_assert!(after.keys().all(|name| versions.contains(name)));
+            for name in &versions {
+                let due = share(&before, name) + gone * share(&heirs, name);
+                let has = share(&after, name);
+                proptest::prop_assert!((has - due).abs() < 1e-9, "{name}: {has}, not {due}");
+            }
+            if gone == 0.0 {
+                let mut same = before.clone();
+                same.retain(|name, _| versions.contains(name));
+                proptest::prop_assert_eq!(after, same);
             }
         }
     }

@@ -358,7 +358,7 @@ fn the_status_shows_a_bad_file_until_it_is_mended() {
     assert_eq!(status["listeners"][0]["address"], app.listeners[0].to_string());
     assert_eq!(
         status["reload"],
-        json!({"applied": 0, "rejected": 0, "error": null, "waiting": []})
+        json!({"applied": 0, "rejected": 0, "error": null, "waiting": [], "warnings": []})
     );
     assert_eq!(status["overrides"], json!({}));
 

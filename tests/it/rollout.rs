@@ -4,6 +4,7 @@ mod before;
 mod beside;
 mod commanded;
 mod counted;
+mod files;
 mod four_eyes;
 mod gated;
 mod kept;

@@ -257,6 +257,9 @@ pub struct Reload {
     /// Fields of the file in force that have changed but are only read at start: they wait for the
     /// next start.
     pub waiting: Vec<&'static str>,
+    /// What the file in force did when it was taken over with weights that were set at runtime, and with ejected
+    /// versions: a sentence for each. Empty until a file has changed.
+    pub warnings: Vec<String>,
 }
 
 /// Why a file was not applied.
@@ -289,8 +292,8 @@ impl Reload {
             })
         };
         let error = reloads.error.as_deref().map(ReloadError::from).or_else(refused);
-        let Reloads { applied, rejected, waiting, .. } = reloads.clone();
-        Self { applied, rejected, error, waiting }
+        let Reloads { applied, rejected, waiting, warnings, .. } = reloads.clone();
+        Self { applied, rejected, error, waiting, warnings }
     }
 }
 

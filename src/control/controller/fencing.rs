@@ -3,7 +3,7 @@
 //! The order of a move is in `control/fenced.rs`; the decisions are in `policy/fence.rs`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -313,23 +313,21 @@ pub(super) fn unready(service: &str, why: &str) -> Rejected {
     Rejected::FenceUnready { service: service.to_owned(), why: why.to_owned() }
 }
 
-/// The weights that stay in force because the file `new`, which ends the `dropped` ones of `state`, would move the
+/// The weights that stay in force because the file `new`, under which `overrides` of `state` are left, would move the
 /// writes of services that move only behind a fence.
 pub(super) fn held_by_fences(
     state: &ControlState,
     new: &Config,
-    dropped: &BTreeSet<String>,
+    overrides: &Overrides,
     at: SystemTime,
 ) -> BTreeMap<String, SetWeights> {
-    let mut overrides: Overrides = state.overrides();
-    overrides.retain(|service, _| !dropped.contains(service));
     let required = new.services.iter().filter(|(name, _)| is_required(new, name));
     let each = required.filter_map(|(name, service)| {
         let known = state.fences().get(name).and_then(|mark| mark.writer.clone());
         let is_split = known.is_none();
-        let writer = known.or_else(|| largest(name, service, state, &overrides))?;
+        let writer = known.or_else(|| largest(name, service, state, overrides))?;
         if !service.versions.contains_key(&writer)
-            || only_with_weight(name, service, &overrides, |_| true).as_ref() == Some(&writer)
+            || only_with_weight(name, service, overrides, |_| true).as_ref() == Some(&writer)
         {
             return None;
         }

@@ -11,16 +11,15 @@
 
 use indexmap::IndexMap;
 
-use super::{ChangeHead, Controller, Destination, MovePins, PlanAsked, Rejected};
+use super::{
+    ChangeHead, Controller, Destination, MovePins, PlanAsked, Rejected,
+    written::{ROUNDING, shares, written},
+};
 use crate::{
     config::schema,
     control::state::ControlState,
-    rollout::{Event, Plan, Rollout, Weights, share, without},
-    snapshot::weights_in_force,
+    rollout::{Event, Plan, Rollout, without},
 };
-
-/// Twice the relative error of a share that is computed from weights. One that is larger by more was meant.
-const ROUNDING: f64 = 1e-13;
 
 impl Controller {
     /// Refuses the start of a rollout of `service` by a plan that is not its own, if nobody agrees.
@@ -154,18 +153,6 @@ fn foreign(plan: &PlanAsked, own: Option<&str>) -> Option<&'static str> {
 /// and it is not one that leads to the baseline.
 fn is_safe(rollout: &Rollout, baseline: &str) -> bool {
     !rollout.by_hand && rollout.to != baseline
-}
-
-/// Shares of players by `weights`, 0 to 1.
-fn shares(weights: &Weights) -> IndexMap<String, f64> {
-    weights.keys().map(|version| (version.clone(), share(weights, version))).collect()
-}
-
-/// The shares of players of `service` as they are written in `state`, whoever can serve: without ejected versions.
-fn written(name: &str, service: &schema::Service, state: &ControlState) -> IndexMap<String, f64> {
-    let weights = weights_in_force(name, service, &state.overrides()).into_iter();
-    let weights = weights.filter(|(version, _)| state.ejection(name, version).is_none());
-    shares(&weights.map(|(version, weight)| (version.clone(), weight)).collect())
 }
 
 /// Whether a version other than the `baseline` has a larger share after than before.

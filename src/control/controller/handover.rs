@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{
-    Controller, Dropped, fencing::told, reload::what_a_file_ends, served::without_versions,
+    Controller, Dropped, fencing::told, leavers, reload::what_a_file_ends, served::without_versions,
 };
 use crate::{
     config::Config,
@@ -73,7 +73,7 @@ impl Controller {
         let carried = carried.dated(now);
         // This process has read the file itself.
         let ended = what_a_file_ends(&carried, &self.config, now);
-        self.ended = replaced_weights(&carried, &ended);
+        self.ended = replaced_weights(&carried, &ended, &self.config);
         self.ended.extend(self.mode_warnings(&carried, now.into()));
         for more in &self.ended {
             tracing::warn!("{more}");
@@ -196,15 +196,16 @@ impl Controller {
     }
 }
 
-/// A sentence on each service whose weights in `state`, the state of another process, end by `change`.
-fn replaced_weights(state: &ControlState, change: &Change) -> Vec<String> {
-    let Change::FileTaken { weights, held, .. } = change else { return Vec::new() };
+/// A sentence on each service whose weights in `state`, the state of another process, end by `change` or are changed by
+/// it, under the file `new`.
+fn replaced_weights(state: &ControlState, change: &Change, new: &Config) -> Vec<String> {
+    let Change::FileTaken { weights, held, moved, .. } = change else { return Vec::new() };
     let ended = weights.iter().filter(|service| !held.contains_key(*service));
     let each = ended.filter_map(|service| {
         let set = state.weights().get(service)?.told();
         Some(format!("{service}: the weights of the file replace {set}"))
     });
-    each.chain(told(held)).collect()
+    each.chain(leavers::told(state, moved, new)).chain(told(held)).collect()
 }
 
 /// Reinstates the baseline of each service all of whose versions are ejected, and returns these baselines. It

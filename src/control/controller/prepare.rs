@@ -107,6 +107,7 @@ impl Controller {
         self.refuse_unserved_unless(insists, change, (&state, config))?;
         self.refuse_fenced(change, &state, config)?;
         self.refuse_lost_modes(change, config)?;
+        self.refuse_growth_by_leaving(change, (&state, config))?;
         Ok((state, followed))
     }
 

@@ -99,6 +99,28 @@ pub enum Rejected {
         /// Names of notices.
         known: String,
     },
+    /// A file lacks a version with players, which a version would get that nobody gave them to.
+    #[error(
+        "services.{service}: this file no longer has `{gone}`, which has {had} of the players, and its baseline \
+         `{baseline}` is ejected, so `{version}` would have {gets} instead of {has}: keep `{gone}`, reinstate \
+         `{baseline}`, or write `weights`"
+    )]
+    GrowthByFile {
+        /// The service.
+        service: String,
+        /// The version that the file no longer has.
+        gone: String,
+        /// Its share of the players.
+        had: String,
+        /// The baseline of the file.
+        baseline: String,
+        /// The version that would grow.
+        version: String,
+        /// Its share of the players before.
+        has: String,
+        /// The same with the file.
+        gets: String,
+    },
     /// All weights are 0.
     #[error("all weights are 0, so no version would serve; {right}")]
     NoWeight {

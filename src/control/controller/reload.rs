@@ -1,6 +1,7 @@
 //! Takes over the configuration file when it has changed.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
@@ -14,6 +15,7 @@ use super::{
     certificates::waiting,
     changed::what_changed,
     fencing::held_by_fences,
+    leavers::without_leavers,
     logs::{OpenedLog, open_log},
     prepare::{Inputs, Prepared},
     splits::{splits, tell_moved},
@@ -22,6 +24,7 @@ use super::{
 use crate::{
     config::{Config, LoadError, Loaded, blame, schema},
     control::{
+        carried::SetWeights,
         events::{EventDetails, EventKind},
         state::{Change, ControlState},
     },
@@ -44,6 +47,8 @@ pub struct Reloads {
     pub error: Option<Arc<LoadError>>,
     /// Fields that are read only at the start and differ between the file in force and the one at the start.
     pub waiting: Vec<&'static str>,
+    /// What the file in force did with weights that were set at runtime, and with ejected versions, as sentences.
+    pub warnings: Vec<String>,
 }
 
 /// The result of a reload.
@@ -126,7 +131,7 @@ impl Controller {
             return Ok((Reloaded::Applied(generation), true));
         };
         let new = Arc::new(loaded.config);
-        let replaced = self.replaced(&ended, &prepared);
+        let replaced = self.replaced(&ended, &prepared, &new);
         self.tokens = loaded.tokens;
         (self.tls, self.clients) = (tls, clients);
         self.reloads.waiting = needs_restart(&self.at_start, &new);
@@ -148,8 +153,9 @@ impl Controller {
             none if none.is_empty() => none,
             fields => format!("; the next start takes over: {fields}"),
         };
+        let warnings: Vec<String> = replaced.into_iter().chain(left).chain(forgotten).collect();
         let mut reason = format!("changed: {changed}; hash {}{waiting}", self.hash);
-        for more in replaced.iter().chain(&left).chain(&forgotten) {
+        for more in &warnings {
             reason = format!("{reason}; {more}");
         }
         let matter = EventDetails { reason, journal: moment.entry, ..EventDetails::default() };
@@ -173,9 +179,10 @@ impl Controller {
             journal.hash = journal_hash,
             "configuration taken over"
         );
-        for more in replaced.iter().chain(&left).chain(&forgotten) {
+        for more in &warnings {
             tracing::warn!(generation, "{more}");
         }
+        self.reloads.warnings = warnings;
         self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
     }
@@ -218,9 +225,12 @@ impl Operation for PreparedFile {
         let mut draft = controller.draft("configuration", Actor::system(), &reason);
         draft.before = json!({ "hash": controller.config_hash() });
         draft.after = json!({ "hash": self.loaded.hash });
-        if let Change::FileTaken { weights, gone, held, .. } = ended {
+        if let Change::FileTaken { weights, gone, held, moved, .. } = ended {
             if !held.is_empty() {
                 draft.after["writes_held"] = json!(held.keys().collect::<Vec<_>>());
+            }
+            if !moved.is_empty() {
+                draft.after["weights_moved"] = json!(moved.keys().collect::<Vec<_>>());
             }
             draft.after["weights_dropped"] = json!(weights);
             draft.after["versions_gone"] = json!(gone);
@@ -235,17 +245,27 @@ impl Operation for PreparedFile {
     }
 }
 
-/// The change of `state` by configuration `new`: it ends weights that `new` contradicts, and names the versions
-/// with ejections that `new` does not have (`absent.rs`).
+/// The change of `state` by configuration `new`: it ends weights that `new` contradicts, moves players of versions that
+/// `new` does not have (`leavers.rs`), and names the versions with ejections that `new` does not have (`absent.rs`).
 pub(super) fn what_a_file_ends(state: &ControlState, new: &Config, at: SystemTime) -> Change {
     let weights = state.weights().iter().filter(|(name, set)| !keeps_override(name, set, new));
     let versions = state.ejections().keys().cloned();
     let endpoints = state.endpoints().keys();
     let endpoints = endpoints.map(|(service, version, _)| (service.clone(), version.clone()));
-    let weights = weights.map(|(name, _)| name.clone()).collect();
-    let held = held_by_fences(state, new, &weights, at);
+    let weights: BTreeSet<String> = weights.map(|(name, _)| name.clone()).collect();
+    let kept = state.weights().iter().filter(|(name, _)| !weights.contains(*name));
+    let moved = kept.filter_map(|(name, set)| {
+        let service = new.services.get(name)?;
+        Some((name.clone(), without_leavers((name, service), set, state)?))
+    });
+    let moved: BTreeMap<String, SetWeights> = moved.collect();
+    let mut overrides = state.overrides();
+    overrides.retain(|service, _| !weights.contains(service));
+    overrides.extend(moved.iter().map(|(name, weights)| (name.clone(), weights.set.clone())));
+    let held = held_by_fences(state, new, &overrides, at);
     Change::FileTaken {
         at,
+        moved: moved.into_iter().filter(|(name, _)| !held.contains_key(name)).collect(),
         held,
         weights,
         gone: versions.chain(endpoints).filter(|(s, v)| !new.has_version(s, v)).collect(),

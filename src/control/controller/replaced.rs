@@ -2,14 +2,20 @@
 
 use indexmap::IndexMap;
 
-use super::{Controller, fencing::told, moves, prepare::Prepared};
-use crate::{control::state::Change, snapshot::Snapshot};
+use super::{Controller, fencing::told, leavers, moves, prepare::Prepared};
+use crate::{config::Config, control::state::Change, snapshot::Snapshot};
 
 impl Controller {
-    /// A sentence for each service whose weights, set at runtime, are replaced by those of the file:
+    /// A sentence for each service whose weights, set at runtime, are replaced by those of the file `new`, or changed
+    /// by it:
     /// `prepared` is the state after `change`.
-    pub(super) fn replaced(&self, change: &Change, prepared: &Prepared) -> Vec<String> {
-        let Change::FileTaken { weights, held, .. } = change else { return Vec::new() };
+    pub(super) fn replaced(
+        &self,
+        change: &Change,
+        prepared: &Prepared,
+        new: &Config,
+    ) -> Vec<String> {
+        let Change::FileTaken { weights, held, moved, .. } = change else { return Vec::new() };
         let now = self.snapshot();
         let ended = weights.iter().filter(|service| !held.contains_key(*service));
         let each = ended.filter_map(|service| {
@@ -23,7 +29,7 @@ impl Controller {
                 None => format!("{service} is no longer in the file; this ends {set}"),
             })
         });
-        each.chain(told(held)).collect()
+        each.chain(leavers::told(&self.state, moved, new)).chain(told(held)).collect()
     }
 }
 

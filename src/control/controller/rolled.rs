@@ -40,10 +40,12 @@ impl Rolled {
         self.before.is_none() || self.weights().is_some() || self.entries().any(Entry::is_kept)
     }
 
-    /// Whether the state must have it: also where nothing is told, because a version was reinstated.
+    /// Whether the state must have it: also where nothing is told, because a version was reinstated, or is no longer in
+    /// the file.
     pub(super) fn changes_state(&self) -> bool {
-        let ejected = self.before.as_ref().map(|before| &before.ejected);
-        self.is_kept() || ejected != Some(&self.rollout.ejected)
+        let Rollout { ejected, before: split, .. } = &self.rollout;
+        let is_as_before = |was: &Rollout| was.ejected == *ejected && was.before == *split;
+        self.is_kept() || !self.before.as_ref().is_some_and(is_as_before)
     }
 
     /// Whether the version gets more players, or the rollout ends as done: such a step waits for the journal.

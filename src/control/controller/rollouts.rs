@@ -31,7 +31,11 @@ pub use self::{
     observe::Latencies,
     publish::RolloutsEnded,
 };
-use super::{Controller, rolled::Rolled};
+use super::{
+    Controller,
+    leavers::{heirs_in, under_file},
+    rolled::Rolled,
+};
 use crate::{
     config::{Config, schema::Mode, units::Weight},
     control::{
@@ -227,7 +231,9 @@ impl Controller {
             let versions: BTreeSet<String> =
                 known.into_iter().flat_map(|service| service.versions.keys().cloned()).collect();
             let second_person = known.is_some_and(|service| service.second_person);
-            let event = (service.clone(), Event::Reloaded { versions, second_person }, at);
+            let heirs = known.map(|known| heirs_in(service, known, state)).unwrap_or_default();
+            let event = Event::Reloaded { versions, heirs, second_person };
+            let event = (service.clone(), event, at);
             [Some(event), self.by_hand(service, (state, config), "the file", at)]
         });
         each.flatten().collect()
@@ -243,7 +249,8 @@ impl Controller {
         is_back.then_some(Event::Rollback { by: why.by, reason: why.reason, at_once: true })
     }
 
-    /// That somebody set the weights of `service`, if they are not those of its rollout.
+    /// That somebody set the weights of `service`, if they are not those of its rollout. What versions had that are not
+    /// in the file is not set by hand.
     fn by_hand(
         &self,
         service: &str,
@@ -255,7 +262,8 @@ impl Controller {
         let live = self.rollouts.get(service).map(|live| &*live.rollout);
         let rollout = live.or_else(|| state.rollouts().get(service).map(|kept| &***kept))?;
         let event = Event::WeightsByHand { weights: weights.clone(), by: by.to_owned() };
-        (!is_same_split(&rollout.weights, &weights)).then(|| (service.to_owned(), event, at))
+        let own = under_file((service, config.services.get(service)?), &rollout.weights, state);
+        (!is_same_split(&own, &weights)).then(|| (service.to_owned(), event, at))
     }
 }
 

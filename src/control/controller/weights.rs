@@ -338,11 +338,11 @@ fn not_all_named(
     }
 }
 
-/// Whether weights set at runtime outlive a reload: only if the file's own weights for the service are
-/// unchanged and a version would still serve.
+/// Whether weights set at runtime outlive a reload: only if the file's own weights for the service are unchanged. If
+/// it has none, and no version that has weight, they are those of a file without weights anyway.
 pub(super) fn keeps_override(name: &str, weights: &SetWeights, new: &Config) -> bool {
     let Some(service) = new.services.get(name) else { return false };
     let mut set = weights.set.iter();
     let serves = set.any(|(v, w)| service.versions.contains_key(v) && *w > Weight::ZERO);
-    serves && weights.is_of_file(service.weights.as_ref())
+    (serves || service.weights.is_some()) && weights.is_of_file(service.weights.as_ref())
 }

@@ -135,7 +135,8 @@ fn change() -> impl Strategy<Value = Change> {
                 at: SystemTime::UNIX_EPOCH,
                 weights,
                 gone,
-                held: BTreeMap::new()
+                held: BTreeMap::new(),
+                moved: BTreeMap::new(),
             }),
         (name(), 1_u64..9, prop::option::of(name())).prop_map(|(service, epoch, writer)| {
             Change::WritesMoved(FenceMarks::from([(service, FenceMark { epoch, writer })]))
@@ -287,7 +288,10 @@ fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_for
     }
     let (weights, held) = (BTreeSet::new(), BTreeMap::new());
     let at = SystemTime::UNIX_EPOCH;
-    let taken = |gone| Change::FileTaken { at, weights: weights.clone(), gone, held: held.clone() };
+    let taken = |gone| {
+        let (weights, held, moved) = (weights.clone(), held.clone(), held.clone());
+        Change::FileTaken { at, weights, gone, held, moved }
+    };
     assert_eq!(state.after(taken(BTreeSet::from([place(0), place(9)]))), state);
     let but_one = state.after(taken((0..most).filter(|n| *n != most - 1).map(place).collect()));
     let forgotten = |state: &ControlState| -> Vec<usize> {

@@ -6,7 +6,7 @@ use super::{ITSELF, RAMP, RAMP_STEP, Run, ms};
 use crate::rollout::{
     event::Action,
     phase::{On, Phase},
-    split::{Weights, share, with_share, without},
+    split::{Weights, inherited, share, with_share, without},
     state::{Missing, Outcome, Progress, Ramp},
 };
 
@@ -159,22 +159,26 @@ impl Run {
         }
     }
 
-    /// Another file came into force, with these versions of the service.
-    pub(super) fn reloaded(&mut self, versions: &BTreeSet<String>) {
+    /// Another file came into force, with these versions of the service. What others had goes to `heirs`, in the split
+    /// before as in the split in force, so that no way back gives it to anybody else.
+    pub(super) fn reloaded(&mut self, versions: &BTreeSet<String>, heirs: &Weights) {
         let phase = self.state.phase;
         if matches!(phase, Phase::RolledBack | Phase::Aborted) {
             return;
         }
-        self.state.before.retain(|name, _| versions.contains(name));
-        self.state.weights.retain(|name, _| versions.contains(name));
-        self.state.ejected.retain(|name| versions.contains(name));
         let is_gone = !versions.contains(&self.state.to);
-        if !is_gone && self.state.others().next().is_some() {
-            return;
-        }
+        let (left, gone): (Vec<String>, Vec<String>) =
+            self.state.others().cloned().partition(|name| versions.contains(name));
+        self.state.before = inherited(&self.state.before, versions, heirs);
+        self.state.weights = inherited(&self.state.weights, versions, heirs);
+        self.state.ejected.retain(|name| versions.contains(name));
         let why = match is_gone {
             true => format!("the file no longer has {}", self.state.to),
-            false => "the file no longer has a version of the split before".to_owned(),
+            false if left.is_empty() => {
+                "the file no longer has a version of the split before".to_owned()
+            }
+            false if gone.is_empty() => return,
+            false => return self.part_gone(&gone, heirs),
         };
         if phase == Phase::Done {
             if self.state.way_back {
@@ -184,14 +188,19 @@ impl Run {
             return;
         }
         self.go(On::VersionGone, Phase::Aborted, ITSELF, why);
-        if is_gone && !self.state.by_hand {
-            // Without the version these weights lead to the versions that are left.
-            let weights = self.state.way().unwrap_or_else(|| self.state.before.clone());
-            if weights.values().any(|weight| weight.value() > 0.0) {
-                self.actions.push(Action::SetWeights(weights.clone()));
-                self.state.weights = weights;
-            }
-        }
         self.end(Outcome::Aborted);
+    }
+
+    /// Some versions of the split before are `gone`, and others are left.
+    fn part_gone(&mut self, gone: &[String], heirs: &Weights) {
+        if matches!(self.state.phase, Phase::RollingBack | Phase::Done) {
+            return;
+        }
+        let (gone, heirs) = (gone.join(", "), heirs.keys().cloned().collect::<Vec<_>>().join(", "));
+        let why = format!(
+            "the file no longer has {gone} of the split before; what it had goes to {heirs}"
+        );
+        self.warn(format!("{why}: the rollout is paused; resume it to go on, or abort it"));
+        self.go(On::VersionGone, Phase::Paused, ITSELF, why);
     }
 }

@@ -300,7 +300,7 @@ fn a_file_that_asks_for_a_second_person_binds_the_rollout_in_progress() {
     stage.pass().wait(130);
     stage.send(approve("bo"));
     let versions = ["v41", "v42"].map(str::to_owned).into();
-    let said = stage.send(Event::Reloaded { versions, second_person: true });
+    let said = stage.send(Event::Reloaded { versions, heirs: weights(&[]), second_person: true });
     assert!(said.iter().any(|action| matches!(action, Action::Warn(_))), "{said:?}");
     stage.wait(700);
     assert_eq!((stage.phase(), stage.rollout.step), (Phase::Holding, 1), "what bo said is void");

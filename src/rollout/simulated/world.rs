@@ -13,7 +13,7 @@ use super::super::{
     gate::{GateReply, Reply},
     phase::Phase,
     plan::Plan,
-    split::Weights,
+    split::{Weights, inherited},
     start,
     state::{Frozen, Rollout, ms},
 };
@@ -304,12 +304,15 @@ impl World {
 
     fn reload(&mut self, rollout: &Rollout) -> Event {
         let is_over = matches!(rollout.phase, Phase::RolledBack | Phase::Aborted);
+        let baseline = self.versions.iter().next().cloned();
+        let heirs: Weights = baseline.into_iter().map(|name| (name, Weight::ONE)).collect();
         if !is_over {
-            self.before.retain(|name, _| self.versions.contains(name));
-            self.weights.retain(|name, _| self.versions.contains(name));
+            self.before = inherited(&self.before, &self.versions, &heirs);
+            self.weights = inherited(&self.weights, &self.versions, &heirs);
             self.ejected.retain(|name| self.versions.contains(name));
         }
-        Event::Reloaded { versions: self.versions.clone(), second_person: self.rng.bool() }
+        let second_person = self.rng.bool();
+        Event::Reloaded { versions: self.versions.clone(), heirs, second_person }
     }
 
     /// A tick on which all passes that can.

@@ -69,6 +69,16 @@ fn stages() -> Vec<Stage> {
     resumed.set_by_hand(&[("v41", 80.0), ("v42", 20.0)]);
     resumed.send(Event::Resume { by: "bo".into(), reason: String::new() });
     stages.push(resumed);
+    // Two versions share the players, of whom a file may lack one.
+    for plan in [PLAN, r#"[{"weight":"100%","bake":"1m"}]"#] {
+        let split = || weights(&[("v40", 1.0), ("v41", 99.0)]);
+        let pending = Stage::with(plan, |start| start.weights = split());
+        let mut begun = pending.clone();
+        begun.tick(0);
+        let mut waits = begun.clone();
+        waits.tick(130);
+        stages.extend([pending, begun, waits]);
+    }
     // Each of them paused, in the three ways, and on its way back.
     let mut all = stages.clone();
     for stage in stages {
@@ -103,9 +113,16 @@ fn events() -> Vec<Event> {
         eject("v42"),
         eject("v41"),
         Event::WeightsByHand { weights: weights(&[("v41", 1.0)]), by: by() },
-        Event::Reloaded { versions: BTreeSet::from(["v41".to_owned()]), second_person: false },
+        reloaded(&["v41"]),
+        reloaded(&["v41", "v42"]),
         Event::Baseline { ready: true },
     ]
+}
+
+/// Another file with these versions.
+fn reloaded(versions: &[&str]) -> Event {
+    let versions = versions.iter().map(|name| (*name).to_owned()).collect();
+    Event::Reloaded { versions, heirs: weights(&[("v41", 1.0)]), second_person: false }
 }
 
 /// The command of an event; none if it is not one.

@@ -190,18 +190,63 @@ fn weights_set_by_hand_stay_when_the_version_is_ejected() {
     assert_eq!(stage.weights(), weights(&[("v41", 30.0), ("v42", 0.0)]));
 }
 
+/// A file with these versions, the first one of which is the baseline.
+fn file(names: &[&str]) -> Event {
+    let versions = names.iter().map(|name| (*name).to_owned()).collect();
+    Event::Reloaded { versions, heirs: weights(&[(names[0], 1.0)]), second_person: false }
+}
+
 #[test]
 fn a_file_without_the_version_ends_it() {
-    let file = |names: &[&str]| {
-        let versions = names.iter().map(|name| (*name).to_owned()).collect();
-        Event::Reloaded { versions, second_person: false }
-    };
     let mut stage = halfway();
     assert_eq!(stage.send(file(&["v41", "v42", "v43"])), []);
     let mut other = stage.clone();
     other.send(file(&["v41"]));
-    assert_eq!((other.phase(), other.weights()), (Phase::Aborted, weights(&[("v41", 100.0)])));
+    assert_eq!(
+        (other.phase(), other.rollout.weights),
+        (Phase::Aborted, weights(&[("v41", 100.0)]))
+    );
     stage.send(file(&["v42"]));
     assert_eq!(stage.phase(), Phase::Aborted, "there is no way back any more");
     assert_eq!(stage.rollout.share(), 1.0);
+}
+
+/// Regression: a file with another baseline gave the new version, which had 1 %, all players.
+#[test]
+fn a_file_with_another_baseline_gives_the_new_version_nobody() {
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    let split = || weights(&[("v42", 1.0), ("v41b", 99.0)]);
+    let actions = stage.send(file(&["v41b", "v42"]));
+    assert_eq!((stage.phase(), &stage.rollout.weights), (Phase::Aborted, &split()));
+    assert!(!actions.iter().any(|action| matches!(action, Action::SetWeights(_))), "{actions:?}");
+    // Likewise if it is done: there is no way back to a version that is gone.
+    let mut stage = done();
+    stage.send(file(&["v42", "v43"]));
+    assert_eq!((stage.phase(), stage.rollout.way_back), (Phase::Done, false));
+}
+
+#[test]
+fn a_file_without_a_part_of_the_split_before_pauses_it() {
+    let before = weights(&[("v41", 99.0), ("v40", 1.0)]);
+    let mut stage = Stage::with(PLAN, |start| start.weights = before.clone());
+    stage.tick(0);
+    let actions = stage.send(file(&["v40", "v42"]));
+    assert!(actions.iter().any(|action| matches!(action, Action::Warn(_))), "{actions:?}");
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Paused, 0.01));
+    let cause = "the file no longer has v41 of the split before; what it had goes to v40";
+    assert_eq!(stage.rollout.cause, cause);
+    assert!((share(&stage.rollout.weights, "v40") - 0.99).abs() < 1e-12);
+    // The way back leads to the heir.
+    let mut back = stage.clone();
+    back.send(rollback(false));
+    assert_eq!((back.phase(), back.weights()), (Phase::RolledBack, weights(&[("v40", 100.0)])));
+    stage.send(Event::Resume { by: "bo".into(), reason: String::new() });
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Growing, 0.01));
+    let mut done = Stage::with(r#"[{"weight":"100%"}]"#, |start| start.weights = before.clone());
+    done.wait(3);
+    done.send(file(&["v40", "v42"]));
+    assert_eq!((done.phase(), done.rollout.way_back), (Phase::Done, true));
+    done.send(rollback(true));
+    assert_eq!(done.weights(), weights(&[("v40", 100.0)]));
 }
