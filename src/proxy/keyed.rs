@@ -75,11 +75,14 @@ pub(super) fn changes_head(key: &Key, admitted: &Admitted<'_, '_>) -> bool {
     head.expects_continue || head.upgrade.is_some() || at.is_some_and(is_other)
 }
 
+/// A key, and how it is written.
+type SpelledKey<'a> = (Cow<'a, [u8]>, Spelling);
+
 /// The key that the request names, if it does.
 fn key<'a>(
     policy: &Idempotency,
     admitted: &'a Admitted<'_, '_>,
-) -> Result<Option<(Cow<'a, [u8]>, Spelling)>, Stop> {
+) -> Result<Option<SpelledKey<'a>>, Stop> {
     let headers = admitted.head.headers.iter();
     let mut values = headers.filter(|field| is_key(field.name));
     let Some(field) = values.next() else {
