@@ -44,7 +44,7 @@ impl Rolled {
     /// the file.
     pub(super) fn changes_state(&self) -> bool {
         let Rollout { ejected, before: split, .. } = &self.rollout;
-        let is_as_before = |was: &Rollout| was.ejected == *ejected && was.before == *split;
+        let is_as_before = |was: &Arc<Rollout>| was.ejected == *ejected && was.before == *split;
         self.is_kept() || !self.before.as_ref().is_some_and(is_as_before)
     }
 
