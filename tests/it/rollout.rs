@@ -7,6 +7,7 @@ mod counted;
 mod four_eyes;
 mod gated;
 mod kept;
+mod living;
 mod loaded;
 mod told;
 
