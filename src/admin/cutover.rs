@@ -155,12 +155,15 @@ async fn roll_back(
     let RollbackRequest { fence, force } = asked;
     let to = Destination::Before;
     let asked = Cutover { service, to, fence, reach: insisted(force), head };
-    let made = make(&plane, asked, &parameters, waiting).await;
-    made.map_err(|problem| match problem.field.as_deref() {
-        // No version is named in the body.
+    make(&plane, asked, &parameters, waiting).await.map_err(of_way_back)
+}
+
+/// Names no field for a problem with weights: the body names no version.
+pub(super) fn of_way_back(problem: Problem) -> Problem {
+    match problem.field.as_deref() {
         Some(field) if field.starts_with("weights") => Problem { field: None, ..problem },
         _ => problem,
-    })
+    }
 }
 
 /// What is known of the endpoints before they are asked.

@@ -11,12 +11,14 @@ use axum::{
 use super::{
     Problem,
     change::Change,
+    cutover::{insisted, of_way_back},
     extract::{Name, NoParameters, Parameters, fresh},
     model::{Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
 };
 use crate::{
     control::{
         controller::{PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat},
+        reach::Reach,
         tasks::ControlPlane,
     },
     rollout::Event,
@@ -87,7 +89,8 @@ async fn start(
         }
     };
     let asked = RolloutAsked::Start { to, plan, urgent: priority.is_some() };
-    make(&plane, RolloutChange { service, asked, head }, false).await
+    let reach = Reach::Unasked;
+    make(&plane, RolloutChange { service, asked, reach, head }, false).await
 }
 
 async fn order(
@@ -111,18 +114,21 @@ async fn order(
         }
     };
     let retreats = matches!(command, Command::Abort | Command::Rollback);
-    let asked = RolloutAsked::Event(event);
-    make(&plane, RolloutChange { service, asked, head }, retreats).await
+    let (reach, asked) = (insisted(asked.force.unwrap_or(false)), RolloutAsked::Event(event));
+    let mut change = RolloutChange { service, asked, reach, head };
+    if retreats {
+        change = plane.with_reach_of_rollout(change).await;
+    }
+    make(&plane, change, retreats).await.map_err(of_way_back)
 }
 
 /// Rejects fields that mean nothing to `command`.
 fn belongs(command: Command, asked: &RolloutCommand) -> Result<(), Problem> {
-    let wrong = match command {
-        Command::Approve => asked.at_once.map(|_| "at_once"),
-        Command::Rollback => asked.approves.map(|_| "approves"),
-        _ => asked.at_once.map(|_| "at_once").or(asked.approves.map(|_| "approves")),
-    };
-    match wrong {
+    let at_once = asked.at_once.filter(|_| !matches!(command, Command::Rollback));
+    let approves = asked.approves.filter(|_| !matches!(command, Command::Approve));
+    let force = asked.force.filter(|_| !matches!(command, Command::Rollback | Command::Abort));
+    let wrong = [(at_once, "at_once"), (approves, "approves"), (force, "force")];
+    match wrong.into_iter().find_map(|(is_there, field)| is_there.map(|_| field)) {
         None => Ok(()),
         Some(field) => {
             let detail = format!("`{field}` means nothing to this command; leave it out");

@@ -26,6 +26,10 @@
 //! seconds now and then. So their blocks are longer ([`SLOW_BLOCK`]), and one gains at most
 //! [`BURST_CAP`], as in a comparison. With blocks of a second one of six good versions behind such a
 //! queue was found to be worse.
+//!
+//! A version often turns bad long after it began to serve alone. What people are told are the counts
+//! since the likeliest onset of that (`onset`), as in a comparison: those since the beginning would
+//! say that it fails less than is allowed. To decide, all blocks count.
 
 mod load;
 mod standing;
@@ -40,10 +44,11 @@ pub use self::{
     standing::{Standing, Unjudged},
 };
 use super::{
-    counts::Tally,
+    counts::{Arms, Counted, Tally},
     engine::BURST_CAP,
     latency::{Latencies, Quantile, first_at_or_above},
     limits::Limits,
+    onset::Onset,
     verdict::{Answer, Finding, HeldBack, Metric, Numbers, Source, Verdict, known},
     warming::Warming,
     wealth::{Guarantee, Wealth, log_sum},
@@ -126,6 +131,9 @@ struct Test {
     #[serde(default)]
     open: Tally,
     total: Tally,
+    /// Onset of each bet. Records of older releases have none.
+    #[serde(default)]
+    onsets: Vec<Onset>,
 }
 
 impl Alone {
@@ -146,7 +154,8 @@ impl Alone {
             // slow.
             let first_slow = bound.slow_us.map(first_at_or_above);
             let (open, total) = (Tally::default(), Tally::default());
-            Test { bound: *bound, first_slow, wealth, open, total }
+            let onsets = vec![Onset::default(); FACTORS.len()];
+            Test { bound: *bound, first_slow, wealth, open, total, onsets }
         });
         Self {
             began: now,
@@ -180,7 +189,7 @@ impl Alone {
         let load = self.load;
         for test in &mut self.tests {
             match test.first_slow {
-                None => test.observe(errors),
+                None => test.observe(errors, now),
                 Some(first) if is_warm && load.is_comparable(test.bound.per_s) => {
                     let slow = latencies.at_or_above(first);
                     test.open += Tally::new(latencies.requests(), slow);
@@ -192,7 +201,7 @@ impl Alone {
             self.opened = now;
             for test in &mut self.tests {
                 let block = std::mem::take(&mut test.open);
-                test.observe(block);
+                test.observe(block, now);
             }
         }
         let largest = self.tests.iter().max_by(|a, b| a.log().total_cmp(&b.log()));
@@ -243,7 +252,9 @@ impl Alone {
     pub(super) fn is_sound(&self) -> bool {
         let good = |test: &Test| {
             let share = test.bound.share;
-            (LEAST_BOUND..=MOST).contains(&share) && test.wealth.has_components(FACTORS.len())
+            (LEAST_BOUND..=MOST).contains(&share)
+                && test.wealth.has_components(FACTORS.len())
+                && (test.onsets.is_empty() || test.onsets.len() == FACTORS.len())
         };
         self.tests.iter().all(good)
     }
@@ -257,7 +268,7 @@ impl Alone {
         let compared_s = now.saturating_sub(self.began).as_secs_f64();
         let mut tests: Vec<_> = self.tests.iter().collect();
         tests.sort_by(|a, b| b.log().total_cmp(&a.log()));
-        let findings: Vec<_> = tests.into_iter().map(Test::finding).collect();
+        let findings: Vec<_> = tests.into_iter().map(|test| test.finding(self.began)).collect();
         let suffices = self.log_evidence() >= self.log_threshold();
         let failures = findings.first().and_then(Finding::failures);
         let held = failures.filter(|_| answer == Answer::Undecided && suffices);
@@ -297,34 +308,50 @@ impl Test {
         self.wealth.log_evidence()
     }
 
-    fn observe(&mut self, block: Tally) {
+    /// Adds a block that ended at `at`.
+    fn observe(&mut self, block: Tally, at: Duration) {
         if block.trials() == 0 {
             return;
         }
         self.total += block;
+        let total = self.counted();
+        self.onsets.resize(FACTORS.len(), Onset::default());
         self.wealth.stake();
         let m = self.bound.share;
         for (number, factor) in FACTORS.into_iter().enumerate() {
             let q = (factor * m).min(MOST);
+            let mut growth = 0.0;
             if q > m {
                 let (bad, good) = ((q / m).ln(), ((1.0 - q) / (1.0 - m)).ln());
                 let log_e = block.failures() as f64 * bad + block.successes() as f64 * good;
-                self.wealth.grow(number, log_e);
+                growth = self.wealth.grow(number, log_e);
             }
+            self.onsets[number].note(growth, at, total);
         }
         self.wealth.end_block(block.failures() > 0);
     }
 
-    fn finding(&self) -> Finding {
+    /// All that it has counted; there is no baseline.
+    fn counted(&self) -> Counted {
+        let trials = Arms::new(self.total, Tally::default());
+        Counted { trials, requests: trials }
+    }
+
+    /// The finding of a judgement that `began` then.
+    fn finding(&self, began: Duration) -> Finding {
+        let onset = self.wealth.richest().and_then(|richest| self.onsets.get(richest));
+        let since =
+            onset.map_or(Tally::default(), |onset| onset.counts(self.counted()).trials.canary);
         Finding {
             metric: self.bound.metric,
             amount: None,
             route: None,
             log_evidence: known(self.log()),
             component: None,
-            onset_s: None,
+            onset_s: onset.map(|onset| onset.since().saturating_sub(began).as_secs_f64()),
             numbers: Numbers::Bound {
                 counts: self.total.into(),
+                since_onset: since.into(),
                 source: self.bound.source,
                 tolerated_share: self.bound.share,
                 slow_ms: self.bound.slow_us.map(|us| us as f64 / 1e3),

@@ -3,6 +3,8 @@
 //! Times are seconds since the comparison began, evidence is in nats. A number without a value,
 //! such as a rate without requests, is absent, so a verdict can always be written as JSON.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{amount::Side, grid::Component};
@@ -132,6 +134,11 @@ pub enum HeldBack {
     /// Without the worst endpoint the evidence does not suffice. Whether that endpoint is ejected is decided
     /// by the comparison of endpoints.
     OneEndpoint,
+    /// It fails, but no other version works that would get its players. Also of a verdict that ejected it after that.
+    NothingElseServes {
+        /// How long after the verdict it was kept, in milliseconds; so far, while it is.
+        kept_ms: u64,
+    },
 }
 
 /// Evidence for the canary.
@@ -204,8 +211,11 @@ pub enum Numbers {
     },
     /// Requests of a version that serves alone, against a fixed bound.
     Bound {
-        /// The counts; `failures` are failed or slow requests.
+        /// The counts since it was judged; `failures` are failed or slow requests.
         counts: Rate,
+        /// The counts since it began to be beyond the bound, most likely.
+        #[serde(default)]
+        since_onset: Rate,
         /// Where the bound comes from.
         source: Source,
         /// Share of requests that may be bad, 0 to 1.
@@ -305,6 +315,13 @@ pub struct Rate {
     pub rate: Option<f64>,
 }
 
+impl Rate {
+    /// The counts since the onset, if there are any, else these.
+    pub fn or_since(self, onset: Self) -> Self {
+        if onset.requests > 0 { onset } else { self }
+    }
+}
+
 /// Amounts of an arm.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
@@ -315,6 +332,30 @@ pub struct Mean {
 }
 
 impl Verdict {
+    /// How long after the verdict the version was kept, since nothing else served.
+    pub fn kept(&self) -> Duration {
+        match self.held {
+            Some(HeldBack::NothingElseServes { kept_ms }) => Duration::from_millis(kept_ms),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The share of the version's requests that failed as it was judged, 0 to 1, if failures are what it was judged by.
+    pub fn failing(&self) -> Option<f64> {
+        let finding = self.findings.first()?;
+        match &finding.numbers {
+            Numbers::Errors { counts, .. }
+                if matches!(finding.metric, Metric::Errors | Metric::Unserved) =>
+            {
+                counts.shown().0.rate
+            }
+            Numbers::Bound { counts, since_onset, slow_ms: None, .. } => {
+                counts.or_since(*since_onset).rate
+            }
+            _ => None,
+        }
+    }
+
     /// How near the version is to a failure, if the evidence does not suffice or is held back: the
     /// strongest finding and its part of the threshold.
     pub fn nearness(&self) -> String {

@@ -50,7 +50,7 @@ enum Command {
     /// Let the rollout grow in spite of the window that freezes it, until that window is over.
     BreakIn(CommandArguments),
     /// Give the rollout up, and restore the split before it.
-    Abort(CommandArguments),
+    Abort(AbortArguments),
     /// Restore the split before the rollout, also when it is done.
     Rollback(RollbackArguments),
 }
@@ -119,10 +119,22 @@ struct ReasonArguments {
 }
 
 #[derive(Debug, clap::Args)]
+struct AbortArguments {
+    /// Restore the split before also if no endpoint of its versions can be reached.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    command: CommandArguments,
+}
+
+#[derive(Debug, clap::Args)]
 struct RollbackArguments {
     /// Give the endpoints of the split before their load at once, although they are not ready for it.
     #[arg(long)]
     at_once: bool,
+    /// Restore it also if no endpoint of its versions can be reached.
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     command: CommandArguments,
 }
@@ -149,9 +161,13 @@ pub(super) fn run(arguments: &RolloutArguments) -> Result<ExitCode, Failure> {
             order("approve", &arguments.command, more)
         }
         Command::BreakIn(arguments) => order("break-in", arguments, none()),
-        Command::Abort(arguments) => order("abort", arguments, none()),
-        Command::Rollback(RollbackArguments { at_once, command }) => {
-            let more = RolloutCommand { at_once: at_once.then_some(true), ..none() };
+        Command::Abort(AbortArguments { force, command }) => {
+            let more = RolloutCommand { force: force.then_some(true), ..none() };
+            order("abort", command, more)
+        }
+        Command::Rollback(RollbackArguments { at_once, force, command }) => {
+            let [at_once, force] = [at_once, force].map(|flag| flag.then_some(true));
+            let more = RolloutCommand { at_once, force, ..none() };
             order("rollback", command, more)
         }
     }

@@ -144,7 +144,9 @@ fn judged(service: &Service, judged: &VersionVerdict, text: &mut String) {
     let serves = |known: &Version| known.name == *version && known.state != State::Ejected;
     let more = match verdict.answer {
         Answer::Undecided => nearness(verdict),
-        Answer::Fail if !verdict.alone && service.versions.iter().any(serves) => {
+        Answer::Fail
+            if !verdict.alone && verdict.held.is_none() && service.versions.iter().any(serves) =>
+        {
             " It is not ejected: the comparison only advises.".to_owned()
         }
         Answer::Fail | Answer::Healthy => String::new(),

@@ -219,7 +219,7 @@ impl Alerts {
                 self.note(version(AlertName::FewPlayers), matter, now);
             }
             EventKind::Reinstated => self.end(&version(AlertName::VersionEjected), now),
-            EventKind::WouldEject | EventKind::WorseAlone => {
+            EventKind::WouldEject | EventKind::WorseAlone | EventKind::WorseKept => {
                 self.end(&version(AlertName::NearMiss), now);
                 self.begin(version(AlertName::VersionWorse), matter, now);
             }

@@ -23,6 +23,7 @@ mod head;
 mod incidents;
 mod keeping;
 mod leavers;
+mod living;
 mod logs;
 mod lost_modes;
 mod modes;
@@ -87,6 +88,7 @@ use super::{
     events::Events,
     fences::FenceMarks,
     incidents::Ledger,
+    pulse::Pulse,
     state::{Change, ControlState},
 };
 use crate::{
@@ -157,6 +159,10 @@ pub struct Controller {
     /// The evidence of the ejections in force that this process decided.
     judged: HashMap<(String, String), Judged>,
     ejected_by_verdict: HashMap<(String, String), u64>,
+    /// Versions that are worse and stay, by service and version, since nothing else serves.
+    kept: BTreeMap<(String, String), living::Kept>,
+    /// What the versions have answered lately.
+    pulse: Pulse,
     /// Cutovers by service and result.
     cutovers: HashMap<(String, &'static str), u64>,
     events: Events,
@@ -239,6 +245,8 @@ impl Controller {
             judged_before: Duration::ZERO,
             judged: HashMap::new(),
             ejected_by_verdict: HashMap::new(),
+            kept: BTreeMap::new(),
+            pulse: Pulse::default(),
             cutovers: HashMap::new(),
             events: Events::new(SystemTime::now()),
             incidents: Ledger::default(),

@@ -192,6 +192,11 @@ impl Evaluator {
         self.judges.get(service)?.answer(version, now)
     }
 
+    /// Whether `version` of `service` is judged, and was found to be worse.
+    pub fn has_failed(&self, service: &str, version: &str) -> bool {
+        self.judges.get(service).is_some_and(|judge| judge.has_failed(version))
+    }
+
     /// How `version` of `service` stands at `now`, which serves without a baseline; `None` if there is one, or if it is
     /// not judged.
     pub fn standing(&self, service: &str, version: &str, now: Duration) -> Option<Standing> {

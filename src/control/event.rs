@@ -26,6 +26,8 @@ pub enum EventKind {
     WouldEject,
     /// A version without a baseline is worse than its limits; it is not ejected.
     WorseAlone,
+    /// A version is worse, and is kept: no other version works that would get its players.
+    WorseKept,
     /// A few players cause nearly all failures of a version; its other players do not fail more often.
     FewPlayers,
     /// A version refuses more requests (4xx) than the baseline.
@@ -116,6 +118,7 @@ impl EventKind {
             Self::Ejected => "ejected",
             Self::WouldEject => "would_eject",
             Self::WorseAlone => "worse_alone",
+            Self::WorseKept => "worse_kept",
             Self::FewPlayers => "few_players",
             Self::RefusalsRise => "refusals_rise",
             Self::EjectionMistaken => "ejection_mistaken",

@@ -8,7 +8,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::timeout;
 
-use super::{WeightsChange, controller::Cutover, reach::Reach, tasks::ControlPlane};
+use super::{
+    WeightsChange,
+    controller::{Cutover, RolloutChange},
+    reach::Reach,
+    tasks::ControlPlane,
+};
 use crate::upstream::socket::{is_want, open_patiently};
 
 /// How long an endpoint may take to accept a connection.
@@ -32,6 +37,15 @@ impl ControlPlane {
         }
         let targets = self.controller().targets_of_weights(&asked);
         WeightsChange { reach: Reach::Asked(unreached(targets).await), ..asked }
+    }
+
+    /// As [`Self::with_reach`], for a command that leads back to the split before a rollout.
+    pub async fn with_reach_of_rollout(&self, asked: RolloutChange) -> RolloutChange {
+        if asked.reach != Reach::Unasked {
+            return asked;
+        }
+        let targets = self.controller().targets_of_rollout(&asked);
+        RolloutChange { reach: Reach::Asked(unreached(targets).await), ..asked }
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     control::{
         controller::{ChangeHead, PlanAsked, RolloutAsked, RolloutChange},
+        reach::Reach,
         tasks::ControlPlane,
     },
     store::Actor,
@@ -183,6 +184,7 @@ impl Stage {
                 plan: PlanAsked::Steps(steps),
                 urgent: false,
             },
+            reach: Reach::Unasked,
             head: ChangeHead {
                 reason: "the demonstration".to_owned(),
                 ..ChangeHead::of(Actor { name: BY.to_owned(), ..Actor::system() })

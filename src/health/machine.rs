@@ -189,6 +189,8 @@ impl Health {
             _ => {}
         }
         let is_probed = match self.state {
+            // Nobody else may find out that it can be connected again.
+            State::Serving if self.unreachable => true,
             State::Serving | State::Down => settings.checks(),
             State::Probing => true,
             State::Ejected => false,
@@ -210,13 +212,18 @@ impl Health {
         match self.state {
             State::Probing if is_good => self.enter(State::Serving, now),
             State::Down if self.good >= settings.healthy => self.enter(State::Serving, now),
-            State::Serving if self.bad >= settings.unhealthy || self.bad > 0 && !self.ever_good => {
+            State::Serving
+                if settings.checks()
+                    && (self.bad >= settings.unhealthy || self.bad > 0 && !self.ever_good) =>
+            {
                 self.enter(State::Down, now);
+            }
+            State::Serving if is_good && self.unreachable => {
+                (self.unreachable, self.faults) = (false, 0);
             }
             _ => {}
         }
         self.ever_good |= is_good;
-        self.unreachable &= !is_good;
         let part = 1.0 + JITTER * (2.0 * chance - 1.0);
         self.next_probe = Some(now + settings.interval.mul_f64(part));
         self.advance(settings, now);
@@ -240,6 +247,10 @@ impl Health {
             Company::Alone => is_bad || self.unreachable && successes == 0,
             Company::Others | Company::TooFew => false,
         };
+        // It gets requests, but perhaps none come: then a probe tells when it is back.
+        if self.unreachable && self.next_probe.is_none() {
+            self.next_probe = Some(now + settings.interval);
+        }
         let rests = self.state == State::Ejected && self.cause == Some(Cause::Connect);
         if company == Company::TooFew && rests {
             self.enter(State::Probing, now);

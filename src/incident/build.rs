@@ -93,10 +93,10 @@ pub struct Evidence {
 }
 
 impl Opened {
-    /// When the difference began, most likely, if a verdict caused the incident. Without a baseline there is no
-    /// difference, and nothing shows when it began.
+    /// When the difference began, or the version began to be beyond its limit, most likely, if a verdict caused the
+    /// incident.
     pub fn onset(&self) -> Option<SystemTime> {
-        let verdict = self.happened.cause().filter(|verdict| !verdict.alone)?;
+        let verdict = self.happened.cause()?;
         Some(self.of_verdict(verdict, verdict.findings.first()?.onset_s?))
     }
 
@@ -107,10 +107,10 @@ impl Opened {
     }
 
     /// `at_s` on the clock of the verdict, in seconds since the comparison began: it was reached when the version
-    /// was ejected, or when the incident happened.
+    /// was ejected, less the time for which it was kept, or when the incident happened.
     fn of_verdict(&self, verdict: &Verdict, at_s: f64) -> SystemTime {
-        let reached = self.happened.ejected_at.unwrap_or(self.at);
-        moved(reached, -(verdict.since_s - at_s).max(0.0))
+        let ejected = self.happened.ejected_at.unwrap_or(self.at);
+        moved(ejected, -(verdict.since_s - at_s).max(0.0) - verdict.kept().as_secs_f64())
     }
 
     /// The harm as the curves tell it, which begin at `from`, and the counters at these `moments`.
@@ -272,19 +272,23 @@ impl Moment {
 
 /// The onset as a moment.
 fn began(onset: SystemTime, opened: &Opened) -> Moment {
-    let why = "the difference began here, most likely";
+    let why = match opened.happened.cause() {
+        Some(verdict) if verdict.alone => "it began to be worse than its limit here, most likely",
+        _ => "the difference began here, most likely",
+    };
     of_verdict(onset, opened, "onset", why)
 }
 
 /// The begin of the judging as a moment.
 fn judged(since: SystemTime, opened: &Opened) -> Moment {
-    let why = "it was judged from here on, without a baseline; when it began to fail is not known";
+    let why = "it was judged from here on, without a baseline";
     of_verdict(since, opened, "judged since", why)
 }
 
 fn of_verdict(at: SystemTime, opened: &Opened, what: &str, why: &str) -> Moment {
-    let reached = opened.happened.ejected_at.unwrap_or(opened.at);
-    let before = seconds(offset_s(reached, at));
+    let ejected = opened.happened.ejected_at.unwrap_or(opened.at);
+    let kept = opened.happened.cause().map_or(0.0, |verdict| verdict.kept().as_secs_f64());
+    let before = seconds(offset_s(ejected, at) - kept);
     Moment {
         source: MomentSource::Verdict,
         subject: Some(opened.happened.version.clone()),
@@ -328,7 +332,10 @@ mod tests {
         let mut opened = opened();
         opened.happened.verdict.as_mut().expect("one").alone = true;
         let report = Incident::new(&opened, evidence(), State::Open, None);
-        assert_eq!(report.onset_at, None);
+        assert_eq!(report.onset_at.as_deref(), Some("2026-11-27T23:14:59.100Z"));
+        let onset =
+            report.timeline.iter().find(|moment| moment.what == "onset").expect("it is there");
+        assert!(onset.reason.contains("than its limit here"), "{}", onset.reason);
         assert_eq!(report.judged_since.as_deref(), Some("2026-11-27T23:10:59.100Z"));
         let judged = report.timeline.iter().find(|moment| moment.what == "judged since");
         let why = &judged.expect("it is in the timeline").reason;

@@ -2,7 +2,7 @@
 //!
 //! Of the requests that a bad version failed, some would have failed anywhere. So the estimate is what it failed
 //! beyond the baseline's rate: `failures − requests × baseline's rate`, from the onset of the difference to the
-//! incident. The verdict has these counts, of exactly the requests that it judged. Without a verdict, as of a
+//! incident. Where no baseline served beside it, the rate is that which its limit tolerates. The verdict has these counts, of exactly the requests that it judged. Without a verdict, as of a
 //! manual ejection, the counters of responses (500 and above) are taken, over the five minutes before it; of a rollout
 //! at most since its first step. They are read when that step is set and when the incident happens, so a rollout that
 //! lasts a part of a second is counted exactly ([`super::sums`]).
@@ -108,8 +108,10 @@ struct Counted {
     /// The expectation in words.
     expectation: String,
     players: Option<u64>,
-    /// No baseline served beside it: the time begins with the judging, not with a difference.
+    /// No baseline served beside it, so that it differed from nothing.
     alone: bool,
+    /// Nothing shows when it became worse, so the time begins with the judging.
+    no_onset: bool,
     /// Where that time begins, of what is counted by counters.
     begin: Begin,
     /// The process was started since the first step of the rollout: only what was counted since then is known.
@@ -256,10 +258,10 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
             );
             (canary, baseline.rate, text, Some(counts.canary_since_onset.failures))
         }
-        Numbers::Bound { counts, tolerated_share, slow_ms, .. } => {
+        Numbers::Bound { counts, since_onset, tolerated_share, slow_ms, .. } => {
             slow = slow_ms.map(|ms| (Some(ms), verdict.warm_up_s));
             let text = format!("the rate that is tolerated, {}", percent(Some(*tolerated_share)));
-            (*counts, Some(*tolerated_share), text, None)
+            (counts.or_since(*since_onset), Some(*tolerated_share), text, None)
         }
         Numbers::Recovery { .. } | Numbers::Amount { .. } | Numbers::DerivedAmount { .. } => {
             return None;
@@ -275,6 +277,7 @@ fn by_finding(verdict: &Verdict, finding: &Finding) -> Option<Counted> {
         expectation,
         players: players.filter(|players| *players > 0),
         alone: verdict.alone,
+        no_onset: finding.onset_s.is_none(),
         begin: Begin::Window,
         begun_anew: false,
         slow,
@@ -317,6 +320,7 @@ fn by_counters(
         expectation,
         players: None,
         alone: false,
+        no_onset: true,
         begin: Begin::Window,
         begun_anew: false,
         slow: None,
@@ -339,7 +343,12 @@ impl Counted {
         let (failures, requests) = (count(self.failures), count(self.requests));
         let time = seconds(self.counted_s);
         let since = match (self.source, &self.counted_in) {
-            (HarmSource::Verdict, _) if self.alone => format!("in the {time} that it was judged"),
+            (HarmSource::Verdict, _) if self.alone && self.no_onset => {
+                format!("in the {time} that it was judged")
+            }
+            (HarmSource::Verdict, _) if self.alone => {
+                format!("in the {time} from the onset, most likely, to the verdict")
+            }
             (HarmSource::Verdict, _) => {
                 format!("in the {time} from the onset of the difference to the verdict")
             }

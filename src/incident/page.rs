@@ -142,7 +142,7 @@ fn harm(html: &mut Html, incident: &Incident) {
                 "requests harmed, estimate",
             );
             let counted = match harm.source {
-                HarmSource::Verdict if incident.judged_since.is_some() => "while it was judged",
+                HarmSource::Verdict if incident.onset_at.is_none() => "while it was judged",
                 HarmSource::Verdict => "from the onset to the verdict",
                 HarmSource::Counters => "before the incident, which are counted",
             };

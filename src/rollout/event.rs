@@ -141,6 +141,10 @@ pub struct Observed {
     pub unreached: Option<Box<str>>,
     /// Why evidence about the version is impossible at present, whatever the time; `None` if it is possible.
     pub incomparable: Option<Box<str>>,
+    /// Why the version is kept although a verdict found it to be worse: nothing else serves. `None` if it is not.
+    pub kept: Option<Box<str>>,
+    /// Why no version of the split before works, while this version serves most of its requests; `None` if one may.
+    pub stranded: Option<Box<str>>,
     /// Requests of the version since any moment; if the number falls, its counting began anew.
     pub requests: u64,
     /// The reply of the gate `evidence` from requests since the weights were set; absent means undecided. A pass

@@ -46,6 +46,9 @@ pub const RAMP_STEP: Duration = Duration::from_secs(5);
 /// Who, where a rollout goes on by itself.
 pub const ITSELF: &str = "rollout";
 
+/// What is said of a version that would go if another one could serve its players.
+pub const KEPT: &str = "worse, and kept: nothing else serves";
+
 /// Starts a rollout, `current` being the one that the service has or had. It begins at the first step whose
 /// weight is no less than the share that the version has already. Its weight is set on the first tick that
 /// allows it. The caller records the command. Its questions are numbered on from those of `current`, so that a
@@ -100,6 +103,9 @@ pub fn start(
         frozen: None,
         unreached: None,
         incomparable: None,
+        kept: None,
+        stranded: None,
+        insists: false,
         break_in: None,
         ejected,
         baseline_ready: true,

@@ -24,7 +24,7 @@ pub enum Phase {
     Paused,
     /// The new version has all players and is still judged.
     Baking,
-    /// The split before the rollout is being restored.
+    /// The split before the rollout is being restored, or waits until a version of it works.
     RollingBack,
     /// The new version has all players; the way back is one command. An end.
     Done,
@@ -79,7 +79,9 @@ impl Phase {
                 "An operator paused it or set weights by hand, or a version of the split before was ejected or is no longer in the file. Goes on when an operator resumes it."
             }
             Self::Baking => "The new version has all players and is still judged.",
-            Self::RollingBack => "The split before the rollout is being restored.",
+            Self::RollingBack => {
+                "The split before the rollout is being restored, or waits until a version of it works."
+            }
             Self::Done => "The new version has all players. The way back is one command. An end.",
             Self::RolledBack => {
                 "The split before the rollout is in force again, without ejected versions. An end."

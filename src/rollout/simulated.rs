@@ -72,6 +72,7 @@ fn check(
     );
     lasts(world, before, event, after);
     grows(world, before, event, after, broke_in);
+    stays(before, event, after);
     if let Some(outcome) = finished {
         ends(world, before, event, after, outcome);
     }
@@ -110,6 +111,19 @@ fn grows(world: &World, before: &Rollout, event: &Event, after: &Rollout, broke_
     assert!(seen.frozen.is_none() || broke_in, "grown in {:?}: {after:#?}", seen.frozen);
     assert_eq!(seen.unreached, None, "grown to a version that is not there: {after:#?}");
     assert!(matches!(after.phase, Phase::Growing | Phase::Baking), "{after:#?}");
+}
+
+/// No tick takes players away while nothing else serves, nor does a version that is kept take a step.
+fn stays(before: &Rollout, event: &Event, after: &Rollout) {
+    let Event::Tick(seen) = event else { return };
+    let goes_back = matches!(after.phase, Phase::RollingBack | Phase::RolledBack | Phase::Aborted);
+    if goes_back && (seen.kept.is_some() || seen.stranded.is_some()) {
+        assert!(after.share() >= before.share() - 1e-9, "{event:?} of {before:#?}: {after:#?}");
+    }
+    let new = after.entries.iter().skip(before.entries.len());
+    let has_grown =
+        new.filter(|entry| matches!(entry.on, On::Grow | On::Bake | On::Finish)).count();
+    assert!(seen.kept.is_none() || has_grown == 0, "{event:?} of {before:#?}: {after:#?}");
 }
 
 /// A step is left for the next one, or for the end, only if its least time and requests are over and its gates

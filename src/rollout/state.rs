@@ -75,6 +75,15 @@ pub struct Rollout {
     /// Why evidence about it is impossible, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) incomparable: Option<String>,
+    /// Why it is kept although a verdict found it to be worse, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) kept: Option<String>,
+    /// Why no version of the split before works, while this one does, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stranded: Option<String>,
+    /// Whether somebody insists that it goes back, whether a version of the split before works or not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) insists: bool,
     /// Leave to grow in spite of a window.
     pub break_in: Option<BreakIn>,
     /// Versions that are ejected.
@@ -249,6 +258,11 @@ pub enum Missing {
     Window(Frozen),
     /// A version of the split before that is not ejected.
     Baseline,
+    /// A version of the split before that works.
+    Way {
+        /// Why none does.
+        why: String,
+    },
     /// An endpoint of the new version that can be reached.
     Endpoint {
         /// Why none can.
@@ -434,6 +448,22 @@ impl Rollout {
         }
     }
 
+    /// The same where somebody insists that it goes back.
+    #[must_use]
+    pub fn insisting(&self) -> Self {
+        Self { insists: true, ..self.clone() }
+    }
+
+    /// Versions that get the players of the new one when it goes back.
+    pub fn heirs(&self) -> impl Iterator<Item = &String> {
+        self.others().filter(|name| !self.ejected.contains(*name))
+    }
+
+    /// Whether the new version has players that it has not in the split before.
+    pub fn takes_players_back(&self) -> bool {
+        self.way().is_some_and(|way| share(&way, &self.to) < self.share())
+    }
+
     /// Versions that had weight in the split before, without the new one.
     pub(super) fn others(&self) -> impl Iterator<Item = &String> {
         let with_weight = self.before.iter().filter(|(_, weight)| weight.value() > 0.0);
@@ -473,6 +503,7 @@ impl fmt::Display for Missing {
                 }
             }
             Self::Baseline => f.write_str("a version to go back to: all are ejected"),
+            Self::Way { why } => write!(f, "another version that works ({why})"),
             Self::Endpoint { why } => write!(f, "an endpoint that can be reached ({why})"),
         }
     }

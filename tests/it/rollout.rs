@@ -8,6 +8,7 @@ mod files;
 mod four_eyes;
 mod gated;
 mod kept;
+mod living;
 mod loaded;
 mod told;
 

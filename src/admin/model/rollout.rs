@@ -53,6 +53,10 @@ pub struct RolloutCommand {
     /// ready for it. Default `false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_once: Option<bool>,
+    /// Of `abort` and `rollback`: whether the split before is restored although no endpoint of it can be reached.
+    /// Default `false`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
 }
 
 /// Answer to a command to a rollout.

@@ -32,10 +32,53 @@ fn a_version_beyond_its_limit_fails_and_says_by_what() {
     assert_eq!(verdict.findings[0].metric, Metric::Errors);
     assert_eq!(
         verdict.reason,
-        "0.87 % of its requests failed (87 of 10000, judged for 10.0 s); allowed 0.3 % by slo. Wrong once in \
+        "6 % of its requests failed (60 of 1000, 1.0 s); allowed 0.3 % by slo. Wrong once in \
          1,000,000. No baseline serves beside it, so an outage that every version would share \
          looks the same."
     );
+}
+
+/// Regression: a version that turned bad late was said to fail less than is allowed: all of its good time was counted.
+#[test]
+fn a_version_that_turns_bad_late_is_told_by_what_it_did_since() {
+    for source in [Source::Slo, Source::Before] {
+        let mut alone = Alone::new(&[Bound::errors(source, 0.01)], 1e-3, 3, Duration::ZERO, S(7));
+        let (mut rng, mut second) = (Rng::with_seed(7), 7);
+        let mut pass = |alone: &mut Alone, share: f64| {
+            second += 1;
+            let failed = (0..200).filter(|_| rng.f64() < share).count() as u64;
+            alone.observe(Tally::new(200, failed), &Latencies::default(), S(second));
+            failed
+        };
+        for _ in 0..53 {
+            pass(&mut alone, 0.0005);
+        }
+        let mut since = Vec::new();
+        while alone.answer() == Answer::Undecided {
+            since.push(pass(&mut alone, 0.05));
+        }
+        let verdict = alone.verdict(S(99));
+        let (seconds, failed) = (since.len() as u64, since.iter().sum::<u64>());
+        assert!((2..=6).contains(&seconds), "{since:?}");
+        assert_eq!(verdict.findings[0].onset_s, Some(53.0));
+        let Numbers::Bound { counts, since_onset, .. } = &verdict.findings[0].numbers else {
+            panic!("{verdict:?}")
+        };
+        assert_eq!((since_onset.failures, since_onset.requests), (failed, 200 * seconds));
+        assert!(counts.rate < Some(0.01), "all of its time is within the limit: {counts:?}");
+        let text = format!("({failed} of {}, {seconds}.0 s)", 200 * seconds);
+        assert!(verdict.reason.contains(&text), "{}", verdict.reason);
+        // One of an older release goes on without onsets.
+        let mut json = serde_json::to_value(&alone).expect("JSON");
+        json["failed"] = serde_json::Value::Null;
+        json["tests"][0].as_object_mut().expect("a test").remove("onsets").expect("there are");
+        let mut read: Alone = serde_json::from_value(json).expect("one without onsets");
+        assert!(read.is_sound());
+        let before = read.verdict(S(99));
+        assert!(before.findings[0].onset_s.is_none(), "{before:?}");
+        read.observe(Tally::new(200, 10), &Latencies::default(), S(99));
+        assert_eq!(read.verdict(S(99)).findings[0].onset_s, Some(0.0));
+    }
 }
 
 #[test]
@@ -174,7 +217,10 @@ fn a_version_stands_well_once_enough_requests_did_not_fail() {
     observe(&mut alone, 100, 100, 21);
     let standing = alone.standing(S(21));
     assert_eq!(standing.answer, Answer::Fail);
-    assert!(standing.to_string().starts_with("2.23 % of its requests failed"), "{standing}");
+    assert!(
+        standing.to_string().starts_with("100 % of its requests failed (100 of 100, 1.0 s)"),
+        "{standing}"
+    );
     let nothing = Alone::new(&[], 1e-3, 3, S(0), S(0)).standing(S(9));
     assert!(
         nothing.answer == Answer::Undecided

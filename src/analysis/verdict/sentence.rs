@@ -21,6 +21,10 @@ impl fmt::Display for HeldBack {
             Self::OneEndpoint => {
                 f.write_str("The evidence suffices, but not without the worst endpoint")
             }
+            Self::NothingElseServes { kept_ms } => {
+                let kept_s = *kept_ms as f64 / 1e3;
+                write!(f, "It was kept for {kept_s:.1} s after that, since nothing else served")
+            }
         }
     }
 }
@@ -146,16 +150,20 @@ impl Finding {
                     more => write!(f, " and {more} ms"),
                 }
             }
-            Numbers::Bound { counts, source, tolerated_share, slow_ms } => {
-                write!(f, "{} of its requests ", Share(counts))?;
+            Numbers::Bound { counts, since_onset, source, tolerated_share, slow_ms } => {
+                let counts = counts.or_since(*since_onset);
+                write!(f, "{} of its requests ", Share(&counts))?;
                 match slow_ms {
                     Some(slow_ms) => write!(f, "took {slow_ms:.1} ms or longer")?,
                     None => write!(f, "failed")?,
                 }
                 write!(f, " ({} of {}", counts.failures, counts.requests)?;
-                // There is no onset: nothing shows when it began.
-                if let Some(judged_s) = until_s {
-                    write!(f, ", judged for {judged_s:.1} s")?;
+                match (until_s, self.onset_s) {
+                    (Some(until), Some(from)) if since_onset.requests > 0 => {
+                        write!(f, ", {:.1} s", (until - from).max(0.0))?;
+                    }
+                    (Some(judged_s), _) => write!(f, ", judged for {judged_s:.1} s")?,
+                    (None, _) => {}
                 }
                 write!(f, "); allowed {}", Percent(*tolerated_share))?;
                 match source {
@@ -266,7 +274,7 @@ impl Finding {
 impl Counts {
     /// The shown rates of both arms: of all requests since the onset of the difference if they were
     /// counted, otherwise of the trials.
-    fn shown(&self) -> (Rate, Rate) {
+    pub(super) fn shown(&self) -> (Rate, Rate) {
         if self.canary_requests.requests > 0 {
             (self.canary_requests, self.baseline_requests)
         } else if self.canary_since_onset.requests > 0 {

@@ -111,7 +111,7 @@ fn harmed(incident: &Incident) -> Vec<String> {
     let harm = &incident.harm;
     let mut lines = vec![format!("harmed: {}", harm.how)];
     let time = match harm.source {
-        HarmSource::Verdict if incident.judged_since.is_some() => "while it was judged",
+        HarmSource::Verdict if incident.onset_at.is_none() => "while it was judged",
         HarmSource::Verdict => "from the onset to the verdict",
         HarmSource::Counters => "in the same time",
     };

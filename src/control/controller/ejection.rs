@@ -38,10 +38,13 @@ impl Controller {
             return None;
         }
         let (snapshot, now) = (self.snapshot(), self.judging_time());
+        self.feel(&snapshot, now);
         for found in self.evaluator.poll(&snapshot, now) {
             self.act(found, now);
         }
+        let again = self.review_kept(now);
         let next = self.evaluator.next_look();
+        let next = next.map(|next| again.map_or(next, |again| again.min(next)));
         self.evaluator.expect_after(next, now);
         next
     }
@@ -49,7 +52,7 @@ impl Controller {
     pub(super) fn act(&mut self, found: Found, now: Duration) {
         match found {
             Found::Worse(suspect) if suspect.mode == Mode::Act || self.has_way_back(&suspect) => {
-                self.eject_suspect(*suspect, now);
+                self.eject_or_keep(*suspect, now);
             }
             Found::Worse(suspect) => {
                 let CanaryFinding { service, version, verdict, .. } = &*suspect;
@@ -187,7 +190,14 @@ impl Controller {
         self.record(kind, matter);
     }
 
-    fn eject_suspect(&mut self, suspect: CanaryFinding, now: Duration) {
+    /// Ejects the version of `suspect` at `now`. Its verdict was reached at `since`, on the same clock, if it was kept for
+    /// a while.
+    pub(super) fn eject_suspect(
+        &mut self,
+        suspect: CanaryFinding,
+        since: Option<Duration>,
+        now: Duration,
+    ) {
         let key = (suspect.service.to_string(), suspect.version.to_string());
         let ejection = Ejection {
             since: SystemTime::now(),
@@ -220,7 +230,8 @@ impl Controller {
         let CanaryFinding { service, version, route, verdict, .. } = &suspect;
         // The ejection is already in force, so nothing waits for this.
         let record = self.evaluator.record(service, version, route.as_deref());
-        self.judged.insert(key.clone(), Judged { at: now, record: record.map(Arc::new) });
+        let at = since.unwrap_or(now);
+        self.judged.insert(key.clone(), Judged { at, record: record.map(Arc::new) });
         let reason = &verdict.reason;
         let reinstate = way_back(service, version);
         let (incident, report) = self.logged_incident();
@@ -472,7 +483,7 @@ impl Controller {
             && ejection.verdict.as_ref().is_some_and(|(of, _)| of.as_deref() == route)
         {
             let compared = Duration::try_from_secs_f64(verdict.compared_s).ok()?;
-            return ejection.since.checked_sub(compared);
+            return ejection.since.checked_sub(compared + verdict.kept());
         }
         Some(self.when_judged(self.evaluator.began(service, version, route)?))
     }
@@ -488,7 +499,10 @@ impl Controller {
         });
         let snapshot = self.snapshot();
         let open = self.evaluator.verdicts(&snapshot, service, now);
-        let open = open.map(|(v, r, verdict)| (v.to_owned(), r.map(str::to_owned), verdict));
+        let open = open.map(|(version, route, verdict)| {
+            let verdict = self.said(service, (version, route), verdict);
+            (version.to_owned(), route.map(str::to_owned), verdict)
+        });
         past.chain(open).collect()
     }
 }

@@ -89,8 +89,8 @@ impl Controller {
     /// Refuses `change`, which leads to the state `then` under `config`, if a service would have no version to
     /// serve it or would be worse served than now.
     ///
-    /// A verdict may eject all versions but those whose endpoints do not serve: requests are sent to these
-    /// nevertheless.
+    /// A verdict may eject all versions but those whose endpoints do not serve, if the version serves nobody either
+    /// (`living.rs`): requests are sent to these nevertheless.
     pub(super) fn refuse_unserved(
         &self,
         change: &Change,

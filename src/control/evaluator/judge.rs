@@ -228,6 +228,13 @@ impl ServiceJudge {
         self.canary(version).map(|canary| canary.answer(now))
     }
 
+    /// Whether `version` is judged, and was found to be worse.
+    pub(super) fn has_failed(&self, version: &str) -> bool {
+        let mut alone = self.alone.iter().filter(|alone| *alone.version == *version);
+        self.canary(version).is_some_and(CanaryComparison::has_failed)
+            || alone.any(StandaloneVersion::has_failed)
+    }
+
     /// How `version` stands at `now`, which is judged without a baseline; `None` if it is not.
     pub(super) fn standing(&self, version: &str, now: Duration) -> Option<Standing> {
         self.alone.iter().find(|alone| *alone.version == *version)?.standing(now)

@@ -86,6 +86,37 @@ fn the_only_endpoint_is_not_ejected_and_zero_faults_eject_nobody() {
     assert_eq!(health.state(), State::Serving);
 }
 
+/// Regression: without checks and without players nothing told that the only endpoint could be connected again.
+#[test]
+fn the_only_endpoint_is_probed_while_it_cannot_be_connected() {
+    let settings = schema::Health::default();
+    let mut health = Health::new(&settings, at(0), 0.5);
+    health.connected(9, 0, Company::Alone, &settings, at(1));
+    assert_eq!(
+        (health.is_unreachable(), health.next_probe()),
+        (true, Some(at(1) + settings.interval))
+    );
+    for now in [3, 5, 7, 9] {
+        health.advance(&settings, at(now));
+        health.probed(false, &settings, at(now), 0.5);
+        assert_eq!(
+            (health.state(), health.is_unreachable()),
+            (State::Serving, true),
+            "it has no checks"
+        );
+        assert_eq!(health.next_probe(), Some(at(now) + settings.interval));
+    }
+    health.probed(true, &settings, at(11), 0.5);
+    assert_eq!((health.is_unreachable(), health.next_probe()), (false, None));
+    health.connected(1, 0, Company::Alone, &settings, at(12));
+    assert!(!health.is_unreachable(), "what was before that is forgotten");
+    // A request finds it, too.
+    health.connected(9, 0, Company::Alone, &settings, at(13));
+    health.connected(0, 1, Company::Alone, &settings, at(14));
+    health.advance(&settings, at(14));
+    assert_eq!((health.is_unreachable(), health.next_probe()), (false, None));
+}
+
 #[test]
 fn who_went_by_word_comes_back_by_word() {
     let settings = checked();

@@ -145,7 +145,28 @@ fn no_request_is_harmed_in_two_incidents() {
 
 #[test]
 fn without_a_baseline_the_time_is_that_of_the_judging() {
-    let verdict = Verdict { alone: true, ..failing() };
+    let mut verdict = Verdict { alone: true, ..failing() };
+    verdict.findings[0].onset_s = None;
     let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
     assert!(harm.how.contains(" s that it was judged. "), "{}", harm.how);
+}
+
+/// Regression: of a version that turned bad late no harm was told, since all of its good time was counted.
+#[test]
+fn without_a_baseline_the_harm_is_what_was_beyond_the_limit_since_the_onset() {
+    let mut verdict = Verdict { alone: true, since_s: 56.1, compared_s: 56.1, ..failing() };
+    let rate = |failures, requests| Rate { requests, failures, rate: None };
+    verdict.findings[0].onset_s = Some(53.1);
+    verdict.findings[0].numbers = Numbers::Bound {
+        counts: rate(33, 11_224),
+        since_onset: rate(31, 614),
+        source: crate::analysis::Source::Slo,
+        tolerated_share: 0.01,
+        slow_ms: None,
+    };
+    let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
+    assert_eq!((harm.requests, harm.failures, harm.counted_s), (614, 31, 3.0));
+    assert_eq!((harm.estimate, harm.expected_rate), (Some(24.86), Some(0.01)));
+    let says = "31 of 614 requests of the version failed in the 3 s from the onset, most likely, to the verdict. By ";
+    assert!(harm.how.starts_with(says), "{}", harm.how);
 }

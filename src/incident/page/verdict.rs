@@ -97,9 +97,9 @@ fn cells(numbers: &Numbers) -> [String; 4] {
                 format!("{} × the baseline's latency{more}{slow}", number(*tolerated_factor));
             [version, baseline, ratio(counts), allowed]
         }
-        Numbers::Bound { counts, source, tolerated_share, .. } => {
+        Numbers::Bound { counts, since_onset, source, tolerated_share, .. } => {
             let allowed = format!("{} ({})", percent(Some(*tolerated_share)), source.label());
-            [rate(*counts), none(), none(), allowed]
+            [rate(counts.or_since(*since_onset)), none(), none(), allowed]
         }
         Numbers::Recovery { canary, baseline } => {
             let allowed = "players who had failed twice, served elsewhere".to_owned();

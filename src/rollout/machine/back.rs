@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{ITSELF, RAMP, RAMP_STEP, Run, ms};
+use super::{ITSELF, KEPT, RAMP, RAMP_STEP, Run, ms};
 use crate::rollout::{
     event::Action,
     phase::{On, Phase},
     split::{Weights, inherited, share, with_share, without},
-    state::{Missing, Outcome, Progress, Ramp},
+    state::{Entry, Missing, Outcome, Progress, Ramp},
 };
 
 impl Run {
@@ -28,8 +28,15 @@ impl Run {
         let set_ms = clock.saturating_sub(ms(RAMP_STEP));
         self.state.ramp = Some(Ramp { began_ms: clock, set_ms, from });
         self.restore(at_once);
-        if self.state.missing.contains(&Missing::Baseline) {
-            self.warn("every version of the split before is ejected: the rollback waits");
+        match self.state.missing.first() {
+            Some(Missing::Baseline) => {
+                self.warn("every version of the split before is ejected: the rollback waits");
+            }
+            Some(Missing::Way { why }) => {
+                let text = format!("{why}: the rollback waits");
+                self.warn(text);
+            }
+            _ => {}
         }
     }
 
@@ -39,6 +46,14 @@ impl Run {
             self.state.missing = vec![Missing::Baseline];
             return;
         };
+        if let Some(why) = self.stranded(at_once) {
+            self.state.missing = vec![Missing::Way { why }];
+            // Once a version works, it gets its load bit by bit.
+            let (began_ms, from) = (self.state.clock_ms, self.state.share());
+            let set_ms = began_ms.saturating_sub(ms(RAMP_STEP));
+            self.state.ramp = Some(Ramp { began_ms, set_ms, from });
+            return;
+        }
         self.state.missing.clear();
         let (clock, from) = (self.state.clock_ms, self.state.share());
         let ramp = self.state.ramp.unwrap_or(Ramp { began_ms: clock, set_ms: 0, from });
@@ -60,6 +75,24 @@ impl Run {
             self.state.ramp = Some(Ramp { set_ms: clock, ..ramp });
             self.set(weights);
         }
+    }
+
+    /// Why players stay on the version although it is to go back: no version of the split before works, or a verdict
+    /// waits for that, too, and ejects it then. `None` if they may go, or somebody insists.
+    fn stranded(&self, at_once: bool) -> Option<String> {
+        let state = &self.state;
+        if at_once || state.insists || !state.takes_players_back() {
+            return None;
+        }
+        let began =
+            |entry: &&Entry| entry.to == Phase::RollingBack && entry.from != Phase::RollingBack;
+        let began = state.entries.iter().rev().find(began);
+        let is_worse = began.is_some_and(|entry| entry.on == On::Guardrail);
+        let worse = |why: &String| match is_worse {
+            true => format!("{KEPT}: {why}"),
+            false => format!("nothing else serves: {why}"),
+        };
+        state.kept.clone().or_else(|| state.stranded.as_ref().map(worse))
     }
 
     /// Sets weights that are no growth of the rollout.
@@ -126,7 +159,8 @@ impl Run {
     /// The endpoints of the split before became ready, or are no longer.
     pub(super) fn baseline(&mut self, ready: bool) {
         self.state.baseline_ready = ready;
-        if self.state.phase == Phase::RollingBack {
+        // What works now is seen by the next tick.
+        if ready && self.state.phase == Phase::RollingBack {
             self.restore(false);
         }
     }

@@ -36,6 +36,8 @@ impl Run {
         late.into_iter().for_each(|message| self.warn(message));
         (self.state.frozen, self.state.unreached) = (seen.frozen, seen.unreached.map(String::from));
         self.state.incomparable = seen.incomparable.map(String::from);
+        (self.state.kept, self.state.stranded) =
+            (seen.kept.map(String::from), seen.stranded.map(String::from));
         let (frozen, now) = (self.state.frozen.as_ref(), self.now_unix_ms);
         self.state.break_in.take_if(|leave| !leave.covers(frozen, now));
         match self.state.phase {
@@ -91,6 +93,7 @@ impl Run {
     fn before(&self, step: &Step) -> Result<Vec<Missing>, String> {
         let mut missing = self.smoke_before(self.state.step).map_err(|(_, why)| why)?;
         missing.extend(self.closed(step));
+        missing.extend(self.keeping());
         Ok(missing)
     }
 
@@ -113,6 +116,11 @@ impl Run {
             }
             _ => {}
         }
+    }
+
+    /// A version that is worse, and is kept, goes on to no other step, whoever skips this one.
+    fn keeping(&self) -> Option<Missing> {
+        self.state.kept.clone().map(|why| Missing::Way { why })
     }
 
     /// What forbids to set the weight of `step` now.
@@ -205,6 +213,7 @@ impl Run {
         if missing.is_empty() {
             missing.extend(self.next_step().and_then(|next| self.closed(next)));
         }
+        missing.extend(self.keeping());
         let mut is_ahead = false;
         if self.next_step().is_some() {
             match self.smoke_before(self.state.step + 1) {

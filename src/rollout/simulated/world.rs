@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) passes: Vec<(String, u64)>,
     unreached: Option<Box<str>>,
     incomparable: Option<Box<str>>,
+    kept: Option<Box<str>>,
+    stranded: Option<Box<str>>,
     requests: u64,
     /// Of 256 answers, those that fail, and those that are undecided.
     fails: u8,
@@ -79,6 +81,8 @@ impl World {
             passes: Vec::new(),
             unreached: None,
             incomparable: None,
+            kept: None,
+            stranded: None,
             requests: rng.u64(..1_000_000),
             fails,
             undecided,
@@ -205,10 +209,11 @@ impl World {
         } else if self.is_rare() {
             self.frozen = None;
         }
-        for place in 0..2 {
+        for place in 0..4 {
             let why = [Some(Box::from("why")), None][usize::from(self.rng.u8(..) < 200)].clone();
             if self.is_rare() {
-                *[&mut self.unreached, &mut self.incomparable][place] = why;
+                let Self { unreached, incomparable, kept, stranded, .. } = self;
+                *[unreached, incomparable, kept, stranded][place] = why;
             }
         }
         let mut replies = Vec::new();
@@ -226,6 +231,8 @@ impl World {
             frozen: self.frozen.clone(),
             unreached: self.unreached.clone(),
             incomparable: self.incomparable.clone(),
+            kept: self.kept.clone(),
+            stranded: self.stranded.clone(),
             requests: self.requests,
             evidence,
             slo,
@@ -327,6 +334,8 @@ impl World {
             frozen: None,
             unreached: None,
             incomparable: None,
+            kept: None,
+            stranded: None,
             requests: self.requests,
             evidence: measured.clone(),
             slo: measured.clone(),

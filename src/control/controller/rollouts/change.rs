@@ -16,6 +16,7 @@ use crate::{
             prepare::Prepared, rolled::Rolled, split::list,
         },
         incidents::counted_now,
+        reach::Reach,
         state::{Change, ControlState},
     },
     rollout::{self, Entry, Event, On, Plan, PlanError, Refused, Rollout, Start},
@@ -28,6 +29,8 @@ pub struct RolloutChange {
     pub service: String,
     /// What is to happen.
     pub asked: RolloutAsked,
+    /// What is known of the endpoints of the split before, of a command that leads back to it.
+    pub reach: Reach,
     /// Who asks, why, and under which conditions.
     pub head: ChangeHead,
 }
@@ -276,7 +279,13 @@ impl Controller {
                     return Err(Rejected::NoRollout { service: change.service.clone() });
                 };
                 self.refuse_way_back_alone(&live.rollout, event, &change.head)?;
-                self.check_event(&live.rollout, event.clone(), at)
+                self.refuse_dead_way(&live.rollout, event, &change.reach)?;
+                match change.reach {
+                    Reach::Insisted => {
+                        self.check_event(&live.rollout.insisting(), event.clone(), at)
+                    }
+                    _ => self.check_event(&live.rollout, event.clone(), at),
+                }
             }
         }
     }

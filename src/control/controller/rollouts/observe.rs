@@ -9,7 +9,10 @@ use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
     analysis::{Numbers, Verdict},
     config::schema::{GateQuestion, Slo, UtcTime},
-    control::controller::{ChangeHead, Rejected, modes::mode_of},
+    control::{
+        controller::{ChangeHead, Rejected, modes::mode_of},
+        reach::Reach,
+    },
     registry::Origin,
     rollout::{
         self, Action, Event, Frozen, GateReply, Mismatch, Observed, Reply, Rollout, Seen, Slow,
@@ -93,6 +96,8 @@ impl Controller {
         latencies: Option<Latencies>,
         now: SystemTime,
     ) -> Option<Event> {
+        // Where nothing is compared, nobody else does.
+        self.feel(&self.snapshot(), self.judging_time());
         // Another process may have taken over since the caller asked what is rolling.
         let live = self.rollouts.get_mut(service).filter(|_| !self.handed_over)?;
         if live.since.latency.is_none() {
@@ -165,6 +170,7 @@ impl Controller {
             return Advance::Write(Box::new(RolloutChange {
                 service: service.to_owned(),
                 asked: RolloutAsked::Event(event),
+                reach: Reach::Unasked,
                 head: ChangeHead::of(itself()),
             }));
         }
@@ -226,6 +232,8 @@ impl Controller {
                 .then(|| self.incomparable(service, to))
                 .flatten()
                 .map(String::into_boxed_str),
+            kept: self.kept(service, to).map(String::into_boxed_str),
+            stranded: self.stranded(rollout).map(String::into_boxed_str),
             requests: counted.finished,
             evidence: self.evidence(rollout, mismatch.as_ref()),
             slo: slo.map(|slo| rollout::slo(&slo, &seen(&live.since, &counted, latencies))),

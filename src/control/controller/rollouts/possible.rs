@@ -1,13 +1,16 @@
 //! What a rollout needs of its surroundings before it grows: an endpoint that can be reached, and a baseline with
-//! players.
+//! players; and before it goes back: an endpoint of the split before that can be reached.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::{Controller, Live};
+use super::{Controller, Live, RolloutAsked, RolloutChange};
 use crate::{
-    control::reach::{self, Reach},
-    rollout::Missing,
-    snapshot::Version,
+    control::{
+        controller::Rejected,
+        reach::{self, Reach},
+    },
+    rollout::{Event, Missing, Rollout},
+    snapshot::{Snapshot, Version},
 };
 
 impl Controller {
@@ -44,6 +47,45 @@ impl Controller {
             live.failed = failed;
         }
         self.rollouts.get(service).is_none_or(|live| self.unreached(live).is_none())
+    }
+
+    /// Endpoints to try before the command of `asked` leads back to the split before its rollout, by number; none if it
+    /// does not, or if the caller insists.
+    pub(in crate::control) fn targets_of_rollout(
+        &self,
+        asked: &RolloutChange,
+    ) -> Vec<(u32, SocketAddr)> {
+        let live = self.rollouts.get(&asked.service);
+        let (Some(live), RolloutAsked::Event(event)) = (live, &asked.asked) else {
+            return Vec::new();
+        };
+        if !leads_back(&live.rollout, event) {
+            return Vec::new();
+        }
+        let snapshot = self.snapshot();
+        let known = heirs(&snapshot, &live.rollout).flat_map(|version| &version.known);
+        let serving = known.filter(|known| known.state.standing.serves());
+        serving.map(|known| (known.state.id, known.state.address)).collect()
+    }
+
+    /// Refuses a command that leads back to the split before `rollout` if no endpoint of it can be reached.
+    pub(super) fn refuse_dead_way(
+        &self,
+        rollout: &Rollout,
+        event: &Event,
+        reach: &Reach,
+    ) -> Result<(), Rejected> {
+        let versions: Vec<&String> = rollout.heirs().collect();
+        if !leads_back(rollout, event) || versions.is_empty() {
+            return Ok(());
+        }
+        let snapshot = self.snapshot();
+        let endpoints = heirs(&snapshot, rollout).flat_map(asked);
+        let Some(why) = reach::why_unreached(endpoints, reach) else { return Ok(()) };
+        let (service, version) = (rollout.service.clone(), versions[0].clone());
+        let versions = versions.iter().map(|version| format!("`{version}`"));
+        let versions = versions.collect::<Vec<_>>().join(", ");
+        Err(Rejected::Unreached { service, version, versions, why })
     }
 
     /// Why no endpoint of the version that grows can be reached; `None` if one may be.
@@ -88,10 +130,30 @@ impl Controller {
 }
 
 fn why_unreached(version: &Version, failed: &BTreeMap<u32, String>) -> Option<String> {
-    let endpoints = version.known.iter().map(|known| reach::Asked {
+    reach::why_unreached(asked(version), &Reach::Asked(failed.clone()))
+}
+
+/// The endpoints of `version`, whether they serve or not.
+fn asked(version: &Version) -> impl Iterator<Item = reach::Asked<'_>> {
+    version.known.iter().map(|known| reach::Asked {
         id: known.state.id,
         label: &known.state.label,
         state: known.state.standing.state(),
-    });
-    reach::why_unreached(endpoints, &Reach::Asked(failed.clone()))
+    })
+}
+
+/// Whether `event` is a command by which players of the version go back to the split before `rollout`.
+fn leads_back(rollout: &Rollout, event: &Event) -> bool {
+    let is_back = match event {
+        Event::Rollback { .. } => true,
+        Event::Abort { .. } => !rollout.by_hand,
+        _ => false,
+    };
+    is_back && rollout.takes_players_back()
+}
+
+/// The versions that players go back to.
+fn heirs<'a>(snapshot: &'a Snapshot, rollout: &'a Rollout) -> impl Iterator<Item = &'a Version> {
+    let versions = rollout.heirs();
+    versions.filter_map(|version| snapshot.service(&rollout.service)?.version(version))
 }

@@ -75,6 +75,11 @@ impl StandaloneVersion {
         self.lines.iter().map(|line| !line.judge().is_empty())
     }
 
+    /// Whether it was found to be worse.
+    pub(super) fn has_failed(&self) -> bool {
+        self.reported
+    }
+
     /// Whether further findings are possible.
     fn is_open(&self, now: Duration) -> bool {
         let is_fresh = |alone: &Alone| now.saturating_sub(alone.began()) < ALONE_FOR;

@@ -78,6 +78,103 @@ fn a_rollback_is_a_ramp_while_the_endpoints_are_not_ready() {
     assert_eq!(stage.phase(), Phase::RolledBack, "by an operator's word");
 }
 
+/// Regression: a rollback, and each part of its ramp, gave players to a split that was known to be dead.
+#[test]
+fn a_rollback_waits_while_nothing_else_serves() {
+    let dead = || Some("no endpoint of v41 works (a:1 is down)".into());
+    let way = |stage: &Stage| match &*stage.rollout.missing {
+        [Missing::Way { why }] => why.clone(),
+        missing => panic!("{missing:?}"),
+    };
+    // A guardrail fails.
+    let mut stage = halfway();
+    stage.seen.stranded = dead();
+    stage.seen.evidence = Some(Reply::Fail.because("worse"));
+    let actions = stage.tick(1);
+    let warned = |text: &str| {
+        actions.iter().any(|action| matches!(action, Action::Warn(said) if said.contains(text)))
+    };
+    assert!(
+        warned("worse, and kept: nothing else serves: no endpoint of v41 works"),
+        "{actions:?}"
+    );
+    stage.wait(300);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RollingBack, 0.5));
+    assert!(way(&stage).starts_with("worse, and kept: nothing else serves: "));
+    // What works again gets its load bit by bit while it is not ready for it.
+    stage.send(Event::Baseline { ready: false });
+    stage.seen.stranded = None;
+    stage.tick(1);
+    let share = stage.rollout.share();
+    assert!((0.4..0.5).contains(&share), "{share}");
+    assert_eq!(stage.rollout.missing, []);
+    // It dies while the ramp goes on: the rest stays.
+    stage.seen.stranded = dead();
+    stage.wait(300);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RollingBack, share));
+    stage.seen.stranded = None;
+    stage.tick(1);
+    stage.send(Event::Baseline { ready: true });
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RolledBack, 0.0));
+
+    // By a person, without fault of the version.
+    let mut stage = halfway();
+    stage.seen.stranded = dead();
+    stage.tick(1);
+    stage.send(rollback(false));
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RollingBack, 0.5));
+    assert!(way(&stage).starts_with("nothing else serves: "), "{}", way(&stage));
+    let mut insists = stage.clone();
+    insists.rollout = insists.rollout.insisting();
+    insists.tick(1);
+    assert_eq!(insists.phase(), Phase::RolledBack, "somebody insists");
+    stage.send(rollback(true));
+    assert_eq!(stage.phase(), Phase::RolledBack);
+
+    // Nobody is on the version.
+    let mut stage = Stage::new(PLAN);
+    stage.seen.frozen = Some(crate::rollout::state::Frozen {
+        window: "a".into(),
+        also: Vec::new(),
+        until_unix_ms: None,
+        second_person: false,
+    });
+    stage.seen.stranded = dead();
+    stage.tick(1);
+    stage.send(rollback(false));
+    assert_eq!(stage.phase(), Phase::RolledBack);
+    // An ejection is decided by others, and is the end.
+    let mut stage = halfway();
+    stage.seen.stranded = dead();
+    stage.tick(1);
+    stage.send(eject("v42"));
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RolledBack, 0.0));
+}
+
+#[test]
+fn a_version_that_is_kept_goes_on_to_no_other_step() {
+    for step in [PLAN, r#"[{"weight":"100%","bake":"10s"}]"#] {
+        let mut stage = Stage::new(step);
+        stage.tick(0);
+        let (share, phase) = (stage.rollout.share(), stage.phase());
+        stage.seen.kept = Some("worse, and kept: nothing else serves: all are down".into());
+        stage.pass().wait(600);
+        let promote = Event::Promote { by: "bo".into(), reason: "hurry".into() };
+        stage.send(promote);
+        stage.wait(10);
+        assert_eq!(stage.rollout.share(), share);
+        assert!([phase, Phase::Holding].contains(&stage.phase()), "{:?}", stage.phase());
+        let shown = stage.rollout.missing[0].to_string();
+        assert!(shown.contains("(worse, and kept: nothing else serves: all are down)"), "{shown}");
+        // Its guardrails fail, too. Once somebody else serves, the verdict ejects it.
+        stage.seen.evidence = Some(Reply::Fail.because("worse"));
+        stage.wait(60);
+        assert_eq!(stage.rollout.share(), share);
+        stage.send(eject("v42"));
+        assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RolledBack, 0.0));
+    }
+}
+
 #[test]
 fn a_rollback_asks_no_window() {
     let mut stage = halfway();

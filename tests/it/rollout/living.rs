@@ -1,0 +1,235 @@
+//! No way back leads to versions that are known to be dead while the version itself serves.
+
+use std::{net::TcpListener, sync::atomic::AtomicU64};
+
+use super::*;
+use crate::support::process::{free_address, program};
+
+const HEALTH: &str =
+    "health: { http: { path: / }, interval: 50ms, unhealthy: 2, healthy: 2, slow_start: 0s }";
+
+/// An origin at `address` that fails the requests of one of `one_of` players (0: of none).
+fn serving(address: SocketAddr, one_of: &Arc<AtomicU64>) -> Origin {
+    let one_of = Arc::clone(one_of);
+    let listener = TcpListener::bind(address).expect("the address is free");
+    Origin::start_at(listener, move |call| {
+        call.skip_body()?;
+        let player: Option<u64> = call.head.field("x-player-id").and_then(|p| p.parse().ok());
+        let one_of = one_of.load(SeqCst);
+        let fails = one_of > 0 && player.is_some_and(|player| player.is_multiple_of(one_of));
+        call.answer(if fails { 500 } else { 200 }, b"")
+    })
+}
+
+/// A rollout from v1 to v2. The process of v1 can be killed.
+struct Mortal {
+    stage: Stage,
+    v1: Option<Origin>,
+    at: SocketAddr,
+    /// One of so many players fails on v2.
+    one_of: Arc<AtomicU64>,
+    _v2: Origin,
+}
+
+impl Mortal {
+    /// With all players on v2, which bakes.
+    fn baking(fields: &[&str], gates: &Value) -> Self {
+        let (at, one_of) = (free_address(), Arc::default());
+        let v1 = Some(serving(at, &Arc::default()));
+        let v2 = serving(free_address(), &one_of);
+        let builder = Proxy::builder()
+            .version_at("v1", &[at])
+            .version("v2", &v2)
+            .service("weights: { v1: 1 }")
+            .service("cohort: { key: [ 'header:x-player-id' ] }")
+            .top("admin: { address: 127.0.0.1:0 }");
+        let proxy = fields.iter().fold(builder, |b, field| b.service(field)).start_with_file();
+        let players = Players::at(proxy.address);
+        let stage = Stage { versions: Versions::new(), proxy, _players: players };
+        stage.begin(&json!([{ "weight": "100%", "bake": "1h", "gates": gates }]));
+        stage.until("baking");
+        Self { stage, v1, at, one_of, _v2: v2 }
+    }
+
+    fn kill(&mut self) {
+        drop(self.v1.take().expect("it is alive"));
+        eventually("nobody listens", || TcpStream::connect(self.at).is_err());
+    }
+
+    fn kill_and_see(&mut self) {
+        self.kill();
+        eventually("v1 is known to be dead", || self.version(0)["available"] == false);
+    }
+
+    fn revive(&mut self) {
+        self.v1 = Some(serving(self.at, &Arc::default()));
+    }
+
+    fn version(&self, number: usize) -> Value {
+        self.stage.get("/v1/services/game-api")["versions"][number].clone()
+    }
+
+    /// The events of this kind.
+    fn events(&self, kind: &str) -> Vec<Value> {
+        let mut admin = self.stage.proxy.admin();
+        let request = admin.get("/v1/events?since=0").host("localhost");
+        let events = request.header("Accept", "application/json").send().json();
+        let events = events["events"].as_array().expect("a list").clone();
+        events.into_iter().filter(|event| event["kind"] == kind).collect()
+    }
+
+    fn command(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let admin = format!("http://{}", self.stage.proxy.admin_address());
+        let mut command = program();
+        command.args(arguments).env("TIDEGATE_ADMIN", admin).env_remove("TIDEGATE_TOKEN_FILE");
+        let output = command.output().expect("the program runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    #[track_caller]
+    fn assert_refused(&self, what: &str, why: &str) {
+        let answer = self.stage.post(&format!("{ROLLOUT}/{what}"), &json!({ "reason": "a test" }));
+        let detail = answer.json()["detail"].as_str().expect("a detail").to_owned();
+        assert_eq!(answer.status, 409, "{detail}");
+        let says = "no endpoint of `v1` of `game-api` can be reached: ";
+        assert!(detail.starts_with(says) && detail.contains(why), "{detail}");
+        assert!(detail.contains("`force`"), "{detail}");
+    }
+}
+
+/// Regression: `rollout rollback`, and its dry run, said nothing, and all players met a port at which nobody listened.
+#[test]
+fn a_command_leads_to_a_version_that_was_stopped_only_if_the_caller_insists() {
+    let mut mortal = Mortal::baking(&[], &json!([]));
+    // Nothing has asked v1 since: only a connection shows it.
+    mortal.kill();
+    for what in ["rollback?dry_run=true", "rollback", "abort?dry_run=true", "abort"] {
+        mortal.assert_refused(what, "Connection refused");
+    }
+    for more in [&["--dry-run"][..], &[], &["--at-once"]] {
+        let arguments = [&["rollout", "rollback", "game-api"], more].concat();
+        let (code, _, error) = mortal.command(&arguments);
+        assert_eq!((code, error.contains("--force")), (Some(65), true), "{error}");
+    }
+    let stage = &mortal.stage;
+    assert_eq!((stage.rollout()["phase"].clone(), stage.shares()), (json!("baking"), [0.0, 1.0]));
+    let wrong = stage.post(&format!("{ROLLOUT}/pause"), &json!({ "force": true }));
+    assert_eq!((wrong.status, &wrong.json()["field"]), (422, &json!("force")));
+    let (code, _, error) = mortal.command(&["rollout", "rollback", "game-api", "--force"]);
+    assert_eq!(code, Some(0), "{error}");
+    mortal.stage.until("rolled_back");
+    assert_eq!(mortal.stage.shares(), [1.0, 0.0], "somebody insisted");
+}
+
+#[test]
+fn a_command_needs_no_force_once_the_version_serves_again() {
+    let mut mortal = Mortal::baking(&[], &json!([]));
+    mortal.kill();
+    mortal.assert_refused("abort", "Connection refused");
+    mortal.revive();
+    mortal.stage.order("abort", &json!({ "reason": "a test" }));
+    mortal.stage.until("aborted");
+    assert_eq!(mortal.stage.shares(), [1.0, 0.0]);
+}
+
+/// Regression: a guardrail that failed took all players to a version whose checks said that it was down.
+#[test]
+fn a_rollback_waits_while_the_checks_say_that_the_version_before_is_down() {
+    let mut mortal = Mortal::baking(&[HEALTH, "slo: { errors: 2% }"], &json!(["slo"]));
+    mortal.kill_and_see();
+    mortal.assert_refused("rollback", "is down");
+    mortal.one_of.store(5, SeqCst);
+    let waits = |mortal: &Mortal| {
+        let rollout = mortal.stage.rollout();
+        let missing = rollout["missing"].to_string();
+        rollout["phase"] == "rolling_back"
+            && missing.contains("worse, and kept: nothing else serves: no endpoint of v1 works")
+    };
+    eventually("the rollback waits", || waits(&mortal));
+    thread::sleep(Duration::from_secs(1));
+    assert!(waits(&mortal), "{}", mortal.stage.rollout());
+    assert_eq!(mortal.stage.shares(), [0.0, 1.0]);
+    let warned = mortal.events("rollout_warning");
+    let says = |event: &Value| event["reason"].to_string().contains("the rollback waits");
+    assert!(warned.iter().any(says), "{warned:?}");
+    mortal.assert_refused("rollback", "is down");
+    mortal.revive();
+    mortal.stage.until("rolled_back");
+    assert_eq!(mortal.stage.shares(), [1.0, 0.0]);
+}
+
+/// Regression: v1 was down for a while as v2 failed 5 % of its requests, and was ejected: from then on all failed.
+#[test]
+fn a_version_is_ejected_only_once_another_one_serves_its_players() {
+    let fields = [HEALTH, "eject: { errors: { absolute: 1% } }", "slo: { errors: 2% }"];
+    let mut mortal = Mortal::baking(&fields, &json!([]));
+    mortal.kill_and_see();
+    mortal.one_of.store(10, SeqCst);
+    eventually("it is kept", || !mortal.events("worse_kept").is_empty());
+    let says = "worse, and kept: nothing else serves: no endpoint of v1 works";
+    let kept = &mortal.events("worse_kept")[0];
+    let reason = kept["reason"].as_str().expect("a text");
+    assert!(reason.starts_with(says) && reason.contains("of its requests failed"), "{reason}");
+    eventually("the rollout says so", || {
+        mortal.stage.rollout()["missing"].to_string().contains(says)
+    });
+    assert_eq!(
+        (mortal.version(1)["state"].clone(), mortal.stage.shares()),
+        (json!("serving"), [0.0, 1.0])
+    );
+    let (code, status, error) = mortal.command(&["status"]);
+    assert!(code == Some(0) && status.contains(says), "{status}{error}");
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(mortal.stage.rollout()["phase"], "rolling_back", "as its gate says");
+    assert_eq!(mortal.stage.shares(), [0.0, 1.0]);
+    assert_eq!(mortal.events("worse_kept").len(), 1, "once is enough");
+
+    mortal.revive();
+    let back = mortal.stage.until("rolled_back");
+    assert!(back["cause"].as_str().expect("a text").starts_with("v2 was ejected: "), "{back}");
+    assert_eq!(
+        (mortal.version(1)["state"].clone(), mortal.stage.shares()),
+        (json!("ejected"), [1.0, 0.0])
+    );
+    let service = mortal.stage.get("/v1/services/game-api");
+    let verdict = &service["verdicts"][0];
+    let kept_ms = verdict["held"]["nothing_else_serves"]["kept_ms"].as_u64();
+    assert!(kept_ms.is_some_and(|ms| ms >= 1_000), "{verdict}");
+    // It turned bad after a while: it is told by what it did since.
+    let counts = &verdict["findings"][0]["numbers"]["bound"];
+    let rate = counts["since_onset"]["rate"].as_f64().expect("a share");
+    assert!((0.05..0.2).contains(&rate), "{verdict}");
+    let ejected = &mortal.events("ejected")[0];
+    let path = ejected["incident"]["path"].as_str().expect("a report");
+    let mut report = Value::Null;
+    eventually("the report is there", || {
+        report = mortal.stage.get(path);
+        report["harm"].is_object()
+    });
+    let harmed = report["harm"]["estimate"].as_f64();
+    assert!(harmed.is_some_and(|harmed| harmed > 1.0), "{report}");
+    assert!(report["onset_at"].is_string(), "{report}");
+}
+
+#[test]
+fn a_version_that_serves_nobody_itself_is_ejected_whatever_the_others_do() {
+    let fields = [HEALTH, "eject: { errors: { absolute: 1% } }", "slo: { errors: 2% }"];
+    let mut mortal = Mortal::baking(&fields, &json!([]));
+    mortal.kill_and_see();
+    mortal.one_of.store(1, SeqCst);
+    mortal.stage.until("rolled_back");
+    assert_eq!(mortal.version(1)["state"], "ejected");
+}
+
+#[test]
+fn a_version_that_is_kept_is_ejected_once_it_serves_nobody_itself() {
+    let fields = [HEALTH, "eject: { errors: { absolute: 1% } }", "slo: { errors: 2% }"];
+    let mut mortal = Mortal::baking(&fields, &json!([]));
+    mortal.kill_and_see();
+    mortal.one_of.store(10, SeqCst);
+    eventually("it is kept", || !mortal.events("worse_kept").is_empty());
+    mortal.one_of.store(1, SeqCst);
+    mortal.stage.until("rolled_back");
+    assert_eq!(mortal.version(1)["state"], "ejected");
+}
