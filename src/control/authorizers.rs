@@ -37,7 +37,7 @@ async fn open(name: String, url: String, ca: Option<PathBuf>, state: Arc<Authori
     let mut failed = 0;
     loop {
         match trust(&url, ca.clone()).await {
-            Ok(tls) => return state.tls.store(tls.map(Arc::new)),
+            Ok(tls) => return state.open(tls.map(Arc::new)),
             Err(reason) => {
                 if failed == 0 {
                     tracing::error!(authorizer = name, reason, "the authorizer cannot be called");

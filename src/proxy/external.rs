@@ -30,7 +30,7 @@ pub(super) fn ask(
     worker: &Worker,
     (admitted, request): (&Admitted<'_, '_>, &RequestView<'_>),
     route: &Route,
-    passed: &Passed,
+    passed: &mut Passed,
     lines: &mut Vec<u8>,
 ) -> Result<(), Stop> {
     if let Some((number, verdict)) = &passed.external
@@ -48,6 +48,10 @@ pub(super) fn ask(
     }
     match question(authorizer, worker, (admitted, request), key) {
         Some(question) => Err(Stop::Wait(Wait::Authorizer(Box::new(question)))),
+        None if !std::mem::replace(&mut passed.opened, true) => {
+            let opened = authorizer.state.opened();
+            Err(Stop::Wait(Wait::Files(Box::new((opened, authorizer.timeout)))))
+        }
         None => {
             fail(authorizer, "it cannot be called yet: the files of its `ca` were not read");
             judge(authorizer, &Verdict::Failed, lines)
@@ -114,7 +118,7 @@ fn client_of(authorizer: &Authorizer, worker: &Worker) -> Option<reqwest::Client
     if let Some(client) = clients.get(&authorizer.number) {
         return Some(client.clone());
     }
-    let tls = authorizer.state.tls.load();
+    let tls = authorizer.state.tls();
     if authorizer.is_encrypted && tls.is_none() {
         return None;
     }

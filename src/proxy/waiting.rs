@@ -44,6 +44,8 @@ pub(super) enum Wait {
     Fence(Held),
     /// The keys of its token's issuer, which are being fetched.
     Keys(watch::Receiver<u64>),
+    /// The files that a client of its authorizer needs, which are read after a start or a reload; for so long.
+    Files(Box<(watch::Receiver<bool>, Duration)>),
     /// The answer of an authorizer.
     Authorizer(Box<Question>),
     /// The rest of its body.
@@ -80,6 +82,8 @@ pub(super) struct Got {
     pub(super) rates: Option<Box<[u8]>>,
     /// It has waited for keys.
     pub(super) keys: bool,
+    /// It has waited for the files of its authorizer.
+    pub(super) opened: bool,
     /// The answer of an authorizer, with its number: after a reload another one may have to be asked.
     pub(super) external: Option<(u64, Arc<Verdict>)>,
     /// Its body, which is in the client's inbox.
@@ -103,6 +107,7 @@ const NOTHING: &Got = &Got {
     fence: None,
     rates: None,
     keys: false,
+    opened: false,
     external: None,
     body: None,
     key: None,
@@ -255,6 +260,10 @@ impl Waiting {
             Wait::Own(answer) => return Waited::Own(answer),
             Wait::Authorizer(question) => {
                 passed.external = Some((question.authorizer.number, question.answered().await));
+            }
+            Wait::Files(wait) => {
+                let (mut opened, patience) = *wait;
+                let _ = timeout(patience, opened.wait_for(|opened| *opened)).await;
             }
             Wait::Keys(ended) => fetched(ended).await,
         }

@@ -56,7 +56,9 @@ pub struct AuthorizerState {
     most: usize,
     counts: [AtomicU64; Asked::ALL.len()],
     /// Settings of TLS; `None` before its files were read, and without TLS.
-    pub tls: ArcSwapOption<tls::Client>,
+    tls: ArcSwapOption<tls::Client>,
+    /// Whether its files were read.
+    opened: watch::Sender<bool>,
     /// Limits the log messages about failures.
     pub complaint: Seldom,
 }
@@ -128,8 +130,25 @@ impl AuthorizerState {
             most: (most as usize).div_ceil(2 * LOCKS).max(1),
             counts: Default::default(),
             tls: ArcSwapOption::default(),
+            opened: watch::Sender::new(false),
             complaint: Seldom::default(),
         }
+    }
+
+    /// Puts the settings of TLS in force, and wakes the requests that wait for them.
+    pub fn open(&self, tls: Option<Arc<tls::Client>>) {
+        self.tls.store(tls);
+        self.opened.send_replace(true);
+    }
+
+    /// The settings of TLS, if there are some.
+    pub fn tls(&self) -> Option<Arc<tls::Client>> {
+        self.tls.load_full()
+    }
+
+    /// Becomes true when the files of its settings were read.
+    pub fn opened(&self) -> watch::Receiver<bool> {
+        self.opened.subscribe()
     }
 
     /// What an answer about `value` on the route of this label is found by.
