@@ -17,7 +17,7 @@ use super::{
     plan::Plan,
     split::{Weights, share, without},
 };
-use crate::config::schema::Gate;
+use crate::config::schema::{Gate, GateQuestion};
 
 /// Most transitions of a rollout that are remembered.
 const MOST_ENTRIES: usize = 100;
@@ -353,6 +353,30 @@ impl Entry {
         !matches!(self.on, On::Hold | On::GoOn)
     }
 
+    /// What happened, as a sentence for people without who did it: what a person decided, or the phase, and why.
+    pub fn told(&self) -> String {
+        let step = self.step + 1;
+        let what = match self.decided() {
+            "approve" => format!("step {step} is approved"),
+            "reject" => format!("step {step} is not approved"),
+            "promote" => format!("promoted: what is left of step {step} is skipped"),
+            "pause" => "paused".to_owned(),
+            "resume" => format!("resumed, {}", self.to.label()),
+            "break_in" => match &self.break_in {
+                Some(BreakIn { window, also, .. }) => {
+                    let windows = [std::slice::from_ref(window), also].concat().join(", ");
+                    format!("broke into the window {windows}")
+                }
+                None => "broke into the window".to_owned(),
+            },
+            "abort" => "given up".to_owned(),
+            "rollback" => "rolled back by a person".to_owned(),
+            _ => self.to.label().to_owned(),
+        };
+        let gap = if self.reason.is_empty() { "" } else { ": " };
+        format!("{what}{gap}{}", self.reason)
+    }
+
     /// What was decided, in one word: what led to it, or `reject` if a person did not approve.
     pub fn decided(&self) -> &'static str {
         match (self.on, self.approves) {
@@ -368,6 +392,8 @@ impl Rollout {
     #[must_use]
     pub fn resumed(mut self) -> Self {
         self.last_tick_ms = None;
+        // What this process finds missing, it tells people anew.
+        self.missing.clear();
         self.progress.asks.iter_mut().for_each(|ask| ask.open = 0);
         self.progress.ahead.iter_mut().for_each(|ahead| ahead.ask.open = 0);
         self
@@ -383,6 +409,15 @@ impl Rollout {
     /// The share of players that the version has by the weights in force, 0 to 1.
     pub fn share(&self) -> f64 {
         share(&self.weights, &self.to)
+    }
+
+    /// Whether the step waits for a person to approve it: its least time and requests are over.
+    pub fn wants_approval(&self) -> bool {
+        let is_asked = matches!(self.phase, Phase::Growing | Phase::Holding | Phase::Baking);
+        let is_approval = |one: &Missing| matches!(one, Missing::Gate { gate, reply: Reply::Undecided, .. } if *gate == GateQuestion::Approval.label());
+        let is_least =
+            |one: &Missing| matches!(one, Missing::Time { .. } | Missing::Requests { .. });
+        is_asked && self.missing.iter().any(is_approval) && !self.missing.iter().any(is_least)
     }
 
     /// Remembers a transition. Of too many, those go first that are not in the journal either, and last those that

@@ -266,7 +266,7 @@ fn applied(base: &Rollout, event: Event, at: SystemTime) -> Result<Rolled, Refus
         _ => Vec::new(),
     };
     let (rollout, actions) = rollout::apply(base, event, at)?;
-    Ok(Rolled { before: Some(base.clone()), rollout, actions, heard })
+    Ok(Rolled { before: Some(base.clone()), rollout, actions, heard, second: None })
 }
 
 /// Applies what `rolled` does to `state`.
