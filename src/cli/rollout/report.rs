@@ -83,7 +83,7 @@ pub(super) fn line(rollout: &Rollout) -> String {
 
 /// What a break-in allows.
 fn broken_into(leave: &BreakIn) -> String {
-    let BreakIn { window, also, by, second, reason, until_unix_ms } = leave;
+    let BreakIn { window, also, by, second, reason, until_unix_ms, .. } = leave;
     let windows = [std::slice::from_ref(window), also].concat().join(", ");
     let and = second.as_ref().map_or_else(String::new, |second| format!(" and {second}"));
     let until = until_unix_ms.map_or_else(String::new, |until| {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,7 +34,7 @@ impl Controller {
             Some(live) => live,
             None => Live::of(rollout.clone()),
         };
-        live.rollout = rollout;
+        live.rollout = Arc::new(rollout);
         live.replies.retain(|(ask, _)| !heard.contains(ask));
         if is_kept {
             live.told.clear();
@@ -87,7 +88,7 @@ impl Controller {
         if since < KEPT_EVERY || self.keeper.is_writing() {
             return;
         }
-        let rollout = live.rollout.clone();
+        let rollout = Rollout::clone(&live.rollout);
         let watched = humantime::format_duration(Duration::from_secs(watched_ms / 1000));
         let reason = format!("the step was watched for {watched}");
         self.note(Change::RolloutMoved(Box::new(rollout.clone())));
@@ -124,7 +125,7 @@ impl Controller {
         self.rollouts.retain(|service, _| kept.contains_key(service));
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
-            if lives.is_none_or(|live| live.rollout != **rollout) {
+            if lives.is_none_or(|live| *live.rollout != **rollout) {
                 let same = lives.filter(|live| live.rollout.is_same(&rollout));
                 let begun = same.and_then(|live| live.begun.clone());
                 let live = Live { begun, ..Live::of(Rollout::clone(&rollout).resumed()) };
@@ -152,7 +153,7 @@ impl Controller {
         let kind = if before.is_none() { "rollout_started" } else { "rollout" };
         let actor = by.cloned().unwrap_or_else(itself);
         let mut draft = self.draft_of(kind, actor, &reason, (&rollout.service, then));
-        draft.before = before.as_ref().map_or(Value::Null, described);
+        draft.before = before.as_deref().map_or(Value::Null, described);
         draft.after = described(rollout);
         match before {
             None => {
@@ -193,7 +194,7 @@ impl Controller {
         if !entry.is_kept() {
             return;
         }
-        let text = format!("{phase}: {reason}");
+        let text = entry.told();
         let matter = EventDetails {
             journal,
             share: matches!(on, On::Grow | On::Bake | On::Restored | On::Ejected).then_some(share),
@@ -203,7 +204,7 @@ impl Controller {
     }
 
     fn tell_ended(&mut self, live: &Live, outcome: Outcome, journal: Option<Head>) {
-        let Rollout { service, to, cause, .. } = &live.rollout;
+        let Rollout { service, to, cause, .. } = &*live.rollout;
         let incident = self.finished_rollout(&live.rollout);
         let report = incident.as_ref().map(|incident| incident.path.clone());
         let ended = outcome.phase().label();
@@ -239,7 +240,7 @@ impl Controller {
 impl Live {
     pub(super) fn of(rollout: Rollout) -> Self {
         Self {
-            rollout,
+            rollout: Arc::new(rollout),
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),
