@@ -111,7 +111,7 @@ async fn order(
         }
     };
     let retreats = matches!(command, Command::Abort | Command::Rollback);
-    let asked = RolloutAsked::Event(event);
+    let asked = RolloutAsked::Event(Box::new(event));
     make(&plane, RolloutChange { service, asked, head }, retreats).await
 }
 

@@ -38,7 +38,7 @@ use std::{collections::VecDeque, time::Duration};
 use self::{
     arm::Arm,
     players::{Marks, Way},
-    slot::{About, Outage, Slot, is_amid_trouble},
+    slot::{ABOUT, About, Outage, Slot, is_amid_trouble},
 };
 pub use self::{
     arm::{Gauge, Latest},
@@ -66,6 +66,9 @@ const SLOTS: u32 = 128;
 /// necessary wait is not known, and a fault of the first moments must not be in a single slot.
 const SHORT_SLOTS: usize = 256;
 const SHORT_WAIT: Duration = Duration::from_secs(1);
+
+/// Most slots without a request in a row.
+const QUIET_SLOTS: usize = ABOUT + 1;
 
 /// The account of a stratum.
 #[derive(Debug, Clone)]
@@ -195,8 +198,8 @@ impl Ledger {
             self.void_until = None;
         }
         if self.slots.back().is_none_or(|slot| now.saturating_sub(slot.began) >= length) {
-            let slot = old.unwrap_or_default().renewed(look, now, self.arms.len());
-            self.slots.push_back(slot);
+            let slot = self.take_quiet().or(old).unwrap_or_default();
+            self.slots.push_back(slot.renewed(look, now, self.arms.len()));
         }
         if now.saturating_sub(self.turned) >= Duration::from_secs(1) {
             self.turned = now;
@@ -204,6 +207,15 @@ impl Ledger {
                 self.arms.iter_mut().for_each(|arm| arm.failed.clear());
             }
         }
+    }
+
+    /// Removes the newest slot, if there was no request in it and in those before it: a service without requests, of
+    /// which there may be hundreds, has a handful of slots instead of hundreds. As many stay as are looked at to find
+    /// out what was about the same time. Of those the last one then ends when the next one begins.
+    fn take_quiet(&mut self) -> Option<Slot> {
+        let newest = self.slots.iter().rev().take(QUIET_SLOTS);
+        let are_quiet = newest.len() == QUIET_SLOTS && { newest }.all(Slot::is_quiet);
+        are_quiet.then(|| self.slots.pop_back()).flatten()
     }
 
     /// The marks of `player`; reading them also brings them into the cache.

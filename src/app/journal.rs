@@ -16,7 +16,10 @@ use tokio::runtime;
 use crate::{
     control::{
         controller::{Dropped, Opened},
-        state::{ControlState, rows::MalformedRow},
+        state::{
+            ControlState,
+            rows::{MalformedRow, row_of},
+        },
         tasks::ControlPlane,
     },
     registry::PinChanges,
@@ -100,7 +103,7 @@ pub(super) fn open(
     let journal = open_free(&settings, matches!(opening, Opening::TakenOver(..)))?;
     let reader = journal.reader()?;
     let (rows, pins) = (reader.state()?, reader.pins()?);
-    let rows = rows.into_iter().map(|(key, kept)| (key, Arc::new(kept.value))).collect();
+    let rows = rows.into_iter().map(|(key, kept)| (key, row_of(&kept.value))).collect();
     let state = ControlState::from_rows(&rows)?;
     // What these cannot tell is no reason not to start.
     let weights = reader.last_weights(MOST_READ).unwrap_or_default();

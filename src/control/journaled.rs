@@ -87,19 +87,19 @@ impl ControlPlane {
         };
         let at = SystemTime::now();
         let (first, late) = {
-            let controller = self.controller();
+            let mut controller = self.controller();
             // Without a journal nothing is written first, and making the change checks it, too.
             let plan = match controller.has_journal() {
                 true => operation.plan(&controller, at).map_err(Unmade::Refused)?,
                 false => None,
             };
             let late = plan.as_ref().filter(|_| acts_first).map(|plan| plan.draft.clone());
-            (plan, late)
+            // Before anything else happens: a rollout that began to hold between the two would need another entry.
+            (turn.is_some().then(|| controller.begin(plan)), late)
         };
-        let Some(turn) = turn else {
+        let Some((turn, first)) = turn.zip(first) else {
             return self.act(operation, at, late, "another change is being made");
         };
-        let first = self.controller().begin(first);
         let plane = self.clone();
         let mut writing = Box::pin(async move {
             match first {

@@ -113,10 +113,7 @@ impl KeptRows {
         let crossed = written.iter().filter(|change| crossed.contains(&change.key));
         for key in crossed.map(|change| &change.key) {
             if rest.iter().all(|change| change.key != *key) {
-                rest.push(StateChange {
-                    key: key.clone(),
-                    value: now.get(key).map(|row| (**row).clone()),
-                });
+                rest.push(StateChange { key: key.clone(), value: now.get(key).cloned() });
             }
         }
         if rest.iter().all(|change| change.key == GENERATION) {
@@ -129,25 +126,23 @@ impl KeptRows {
 
     /// Whether the row of the generation lags too far behind `generation`.
     pub(super) fn is_behind(&self, generation: u64) -> bool {
-        let written = self.rows.get(GENERATION).and_then(|row| row.as_u64());
+        let written = self.rows.get(GENERATION).and_then(|row| row.parse::<u64>().ok());
         generation.saturating_sub(written.unwrap_or_default()) >= GENERATIONS_BEHIND
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::*;
+    use super::{super::state::rows::row_of, *};
 
     fn rows() -> impl Strategy<Value = Rows> {
         let key = prop::sample::select(vec!["weights/a", "ejected/a/v2", "epoch/a", "generation"]);
         prop::collection::btree_map(
             key.prop_map(str::to_owned),
-            (0..3).prop_map(|n| Arc::new(json!(n))),
+            (0..3).prop_map(|n| row_of(&json!(n))),
             0..4,
         )
     }
@@ -240,8 +235,10 @@ mod tests {
         fn time_that_passes_meanwhile_needs_no_second_entry(before in 0_u64..9, passed in 1_u64..9) {
             let row = |clock: u64, phase: &str| {
                 let progress = json!({ "begun": true, "watched_ms": clock, "requests": clock });
-                let row = json!({ "phase": phase, "clock_ms": clock, "progress": progress });
-                Rows::from([("rollout/a".to_owned(), Arc::new(row))])
+                let due = json!({ "by_unix_ms": 7, "warned": clock });
+                let row =
+                    json!({ "phase": phase, "clock_ms": clock, "progress": progress, "due": due });
+                Rows::from([("rollout/a".to_owned(), row_of(&row))])
             };
             let mut kept = KeptRows::new(row(before, "growing"));
             kept.first(&row(before, "paused"));
@@ -270,7 +267,7 @@ mod tests {
     #[test]
     fn the_generation_alone_is_written_only_when_it_is_far_ahead() {
         let at =
-            |generation: u64| Rows::from([(GENERATION.to_owned(), Arc::new(json!(generation)))]);
+            |generation: u64| Rows::from([(GENERATION.to_owned(), row_of(&json!(generation)))]);
         let mut kept = KeptRows::new(at(10));
         kept.first(&at(11));
         assert!(kept.settle(&at(13)).is_empty());

@@ -53,7 +53,7 @@ impl ControlPlane {
         let news = self.controller().rollout_news();
         let mut asking = JoinSet::new();
         let growing: Growing = Arc::default();
-        let mut calls: Vec<(Rollout, AbortHandle)> = Vec::new();
+        let mut calls: Vec<(Arc<Rollout>, AbortHandle)> = Vec::new();
         let mut ended = self.rollouts_ended();
         loop {
             let rolling = self.controller().rolling();
@@ -64,13 +64,18 @@ impl ControlPlane {
                 }
                 goes_on && !call.is_finished()
             });
+            let asks = |service: &String| self.controller().latencies_asked(service).is_some();
+            if rolling.iter().any(asks) {
+                // Once for all of them: each worker is asked.
+                self.flush().await;
+            }
             for service in &rolling {
-                self.tick(service, &growing, &mut asking).await;
+                self.tick(service, &growing, &mut asking);
                 let asks = self.controller().take_asks(service);
                 for (ask, rollout) in asks {
                     // A smoke check is not cut off: it may be about to pay back what it took.
                     let is_call = matches!(ask, Action::CallWebhook { .. });
-                    let task = asking.spawn(self.clone().ask(ask, rollout.clone()));
+                    let task = asking.spawn(self.clone().ask(ask, Arc::clone(&rollout)));
                     if is_call {
                         calls.push((rollout, task));
                     }
@@ -101,13 +106,10 @@ impl ControlPlane {
     }
 
     /// Lets time pass for the rollout of `service`.
-    async fn tick(&self, service: &str, growing: &Growing, tasks: &mut JoinSet<()>) {
+    fn tick(&self, service: &str, growing: &Growing, tasks: &mut JoinSet<()>) {
         let now = SystemTime::now();
         let asked = self.controller().latencies_asked(service);
-        let latencies = match asked {
-            Some((version, slo)) => Some(self.latencies_of(version, slo).await),
-            None => None,
-        };
+        let latencies = asked.map(|(version, slo)| self.latencies_of(version, slo));
         let advance = {
             let mut controller = self.controller();
             match controller.next_event(service, latencies, now) {
@@ -171,8 +173,7 @@ impl ControlPlane {
     }
 
     /// What `version` has counted of latencies, against `slo`.
-    async fn latencies_of(&self, version: u32, slo: Slo) -> Latencies {
-        self.flush().await;
+    fn latencies_of(&self, version: u32, slo: Slo) -> Latencies {
         let mut latencies = self.latencies();
         let now = Instant::now();
         let limits = [slo.p95, slo.p99].map(|limit| limit.unwrap_or(Duration::MAX));
@@ -182,7 +183,7 @@ impl ControlPlane {
     }
 
     /// Asks a smoke check or webhook of `rollout`, and leaves its reply to the next tick.
-    async fn ask(self, action: Action, rollout: Rollout) {
+    async fn ask(self, action: Action, rollout: Arc<Rollout>) {
         let (ask, reply) = match action {
             Action::CallWebhook { ask, webhook } => {
                 let answered = timeout(webhook.timeout, call(&webhook, &rollout)).await;

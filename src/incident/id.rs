@@ -40,7 +40,17 @@ impl Id {
         Self(format!("{time}-{service}-{version}-{kind}"))
     }
 
-    /// The same name for the `nth` incident of its kind in a second, counted from 1.
+    /// The same name with the number that comes after those of `others` in its second, whatever they are about: so names
+    /// are in the order in which the incidents happened.
+    #[must_use]
+    pub fn after<'a>(self, others: impl Iterator<Item = &'a Self>) -> Self {
+        let (second, _) = self.order();
+        let same = others.map(Self::order).filter(|(of, _)| *of == second);
+        let last = same.map(|(_, nth)| nth).max().unwrap_or(0);
+        self.nth(usize::try_from(last).unwrap_or(usize::MAX).saturating_add(1))
+    }
+
+    /// The same name for the `nth` incident of a second, counted from 1.
     #[must_use]
     pub fn nth(self, nth: usize) -> Self {
         if nth <= 1 { self } else { Self(format!("{}-{nth}", self.0)) }
@@ -69,7 +79,7 @@ impl Id {
 }
 
 impl Id {
-    /// Its time, and its number among those of the same name in that second.
+    /// Its time, and its number among those of that second.
     fn order(&self) -> (&str, u64) {
         let time = self.0.get(..TIME_CHARS).unwrap_or_default();
         let last = self.0.rsplit('-').next().unwrap_or_default();

@@ -1,6 +1,5 @@
-//! Whether the version of a request has been ejected since the request was planned. A request is planned by one
-//! snapshot, and may be sent once more long after that: then the snapshot in force says whether its version still
-//! gets requests.
+//! What the snapshot in force says of a request that was planned by an older one, such as whether its version has been
+//! ejected since. A request may be sent once more long after it was planned.
 
 use super::{plan::Plan, worker::Worker};
 use crate::{
@@ -8,18 +7,29 @@ use crate::{
     snapshot::{AssignedBy, Service, Version},
 };
 
+/// Whether `holds` of the service of `plan` by now; `unchanged` if the request was planned by the snapshot in force. It
+/// holds of no service that has left the file.
+pub(super) fn by_now(
+    plan: &Plan,
+    worker: &Worker,
+    unchanged: bool,
+    holds: impl FnOnce(&Service) -> bool,
+) -> bool {
+    let now = worker.snapshot();
+    if now.generation == plan.snapshot.generation {
+        return unchanged;
+    }
+    now.services.iter().find(|service| service.name == plan.service().name).is_some_and(holds)
+}
+
 /// Whether `version`, which the request of `plan` was sent to, has been ejected since, and a request like it would
 /// not be sent there any more. A version that has left the file is none: what began there ends there.
 #[cold]
 pub(super) fn is_ousted(plan: &Plan, worker: &Worker, version: &Version) -> bool {
-    let now = worker.snapshot();
-    if now.generation == plan.snapshot.generation {
-        return false;
-    }
-    let service = now.services.iter().find(|service| service.name == plan.service().name);
-    let Some(service) = service else { return false };
-    let place = service.versions.iter().position(|known| known.name == version.name);
-    place.is_some_and(|place| service.versions[place].ejected && !keeps(plan, service, place))
+    by_now(plan, worker, false, |service| {
+        let place = service.versions.iter().position(|known| known.name == version.name);
+        place.is_some_and(|place| service.versions[place].ejected && !keeps(plan, service, place))
+    })
 }
 
 /// Whether requests like that of `plan` go to the version number `place` of `service` although it is ejected.

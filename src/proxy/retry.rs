@@ -8,6 +8,7 @@
 
 use std::{
     future::poll_fn,
+    pin::pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -15,8 +16,16 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    attempt::AttemptError, attempts::Attempts, head_text, others::Others, ousted::is_ousted,
-    overload::retry_after, plan::Plan, problem::ProxyError, sending::Sending, turn::Turn,
+    attempt::AttemptError,
+    attempts::Attempts,
+    head_text,
+    others::Others,
+    ousted::{by_now, is_ousted},
+    overload::retry_after,
+    plan::Plan,
+    problem::ProxyError,
+    sending::Sending,
+    turn::Turn,
     worker::Worker,
 };
 use crate::{
@@ -138,7 +147,7 @@ pub(super) fn again(
     Some(begins)
 }
 
-/// Waits until the next attempt begins.
+/// Waits until the next attempt begins. Whoever waits is told at once that the version is ejected.
 ///
 /// # Errors
 ///
@@ -149,21 +158,30 @@ pub(super) async fn pause(
     sending: &Sending,
     until: Instant,
 ) -> Result<(), AttemptError> {
+    let (plan, worker) = (turn.plan, turn.worker);
+    let others = sending.others.as_ref();
+    let version = others.map_or(plan.version(), |others| others.target(plan).version);
     let client = &mut *turn.client;
     client.deadline.set(until);
     // The response to a key is kept for the client's return.
-    let stays = turn.plan.key().is_some();
-    let is_there = poll_fn(|cx| match client.is_there(cx) || stays {
-        false => Poll::Ready(false),
-        true if client.deadline.has_passed(Instant::now()) => Poll::Ready(true),
-        true => client.deadline.poll_passed(cx).map(|()| true),
+    let stays = plan.key().is_some();
+    let mut news = pin!(worker.refreshed.notified());
+    let is_there = poll_fn(|cx| {
+        while news.as_mut().poll(cx).is_ready() {
+            if is_ousted(plan, worker, version) {
+                return Poll::Ready(true);
+            }
+            news.set(worker.refreshed.notified());
+        }
+        match client.is_there(cx) || stays {
+            false => Poll::Ready(false),
+            true if client.deadline.has_passed(Instant::now()) => Poll::Ready(true),
+            true => client.deadline.poll_passed(cx).map(|()| true),
+        }
     });
     if !is_there.await {
         return Err(AttemptError::ClientGone);
     }
-    let (plan, worker) = (turn.plan, turn.worker);
-    let others = sending.others.as_ref();
-    let version = others.map_or(plan.version(), |others| others.target(plan).version);
     if is_ousted(plan, worker, version) {
         turn.record.withheld(Withheld::Ejected);
         turn.record.failed(ProxyError::NoVersion);
@@ -208,13 +226,8 @@ fn has_rescuer(plan: &Plan, worker: &Worker, attempts: &Attempts) -> bool {
 /// Whether `baseline` has players also by the snapshot in force, if the request was planned by an older one: it may
 /// have been drained since, and whoever waited for that may have ended it.
 fn is_still_baseline(plan: &Plan, worker: &Worker, baseline: &Version) -> bool {
-    let now = worker.snapshot();
-    if now.generation == plan.snapshot.generation {
-        return true;
-    }
-    let service = now.services.iter().find(|service| service.name == plan.service().name);
-    let version = service.map(|service| &service.versions[usize::from(service.baseline)]);
-    version.is_some_and(|version| {
+    by_now(plan, worker, true, |service| {
+        let version = &service.versions[usize::from(service.baseline)];
         version.name == baseline.name && version.share_weight() > Weight::ZERO
     })
 }

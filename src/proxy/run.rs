@@ -93,6 +93,7 @@ impl Worker {
                 Command::Refresh => {
                     let generation = self.snapshot().generation;
                     self.shared.barrier.acknowledge(self.id, generation);
+                    self.refreshed.notify_waiters();
                 }
                 Command::Pass(done) => {
                     // The receiver may have stopped waiting.

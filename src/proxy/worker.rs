@@ -85,6 +85,8 @@ pub(super) struct Worker {
     pub(super) lines: RefCell<Lines>,
     /// Wakes the periodic task when there is work.
     pub(super) busy: Notify,
+    /// Notifies requests that wait to be sent once more of each snapshot.
+    pub(super) refreshed: Notify,
     date: RefCell<Date>,
     /// Whether responses close their connections.
     pub(super) parting: Cell<bool>,
@@ -119,6 +121,7 @@ impl Worker {
             samples: RefCell::default(),
             lines: RefCell::default(),
             busy: Notify::new(),
+            refreshed: Notify::new(),
             date: RefCell::new(Date::new()),
             parting: Cell::new(false),
             idle_until: Cell::new(None),

@@ -16,7 +16,10 @@ mod back;
 mod command;
 mod tick;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 pub use self::ask::{ASK_AGAIN, FRESH, SETTLE, SMOKE_AGAIN};
 use super::{
@@ -108,7 +111,7 @@ pub fn start(
         last_requests: None,
         asked: current.map_or(0, |ended| ended.asked),
         due: urgent.then(|| Due::from(now)),
-        entries: Vec::new(),
+        entries: Arc::default(),
     };
     match rollout.way() {
         Some(_) => Ok((rollout, actions)),

@@ -6,7 +6,12 @@
 //! step nor a bake: a step lasts as long as it was watched. Wall times, in milliseconds since 1970, are for people
 //! and for windows.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +26,11 @@ use crate::config::schema::{Gate, GateQuestion};
 
 /// Most transitions of a rollout that are remembered.
 const MOST_ENTRIES: usize = 100;
+
+/// Whether a list that is shared is empty.
+fn is_empty(entries: &Arc<Vec<Entry>>) -> bool {
+    entries.is_empty()
+}
 
 /// A rollout of one service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,9 +99,9 @@ pub struct Rollout {
     /// Until when the version must have all players, if the rollout is urgent.
     #[serde(default)]
     pub due: Option<Due>,
-    /// Its transitions, the oldest first, for reports; the journal has all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub entries: Vec<Entry>,
+    /// Its transitions, the oldest first, for reports; the journal has all. Shared, since each tick makes a copy.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub entries: Arc<Vec<Entry>>,
 }
 
 /// The clock of an urgent rollout, such as one of a security patch.
@@ -254,13 +264,17 @@ pub struct Frozen {
     /// Whatever else freezes it at the same time, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
+    /// Since when each of them does, by name, in milliseconds since 1970; without those that always have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub since_unix_ms: BTreeMap<String, u64>,
     /// When it ends, in milliseconds since 1970; absent if never.
     pub until_unix_ms: Option<u64>,
     /// Whether a break-in needs a second person.
     pub second_person: bool,
 }
 
-/// Leave to grow in spite of a window, until that window is over. It covers what froze growth when it was given.
+/// Leave to grow in spite of a window, until that window is over. It covers what froze growth when it was given, and a
+/// window that begins again is another freeze.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BreakIn {
     /// The window.
@@ -268,6 +282,9 @@ pub struct BreakIn {
     /// Whatever else froze growth at that time, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,
+    /// Since when each of them did, as in [`Frozen`]; absent in leave that an earlier release gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_unix_ms: Option<BTreeMap<String, u64>>,
     /// Who broke in.
     pub by: String,
     /// The second person, if one agreed.
@@ -286,7 +303,12 @@ impl BreakIn {
         let is_over = self.until_unix_ms.is_some_and(|until| now_unix_ms >= until);
         let is_known = |name: &String| *name == self.window || self.also.contains(name);
         frozen.is_some_and(|frozen| {
-            frozen.names().all(is_known) && (!frozen.second_person || self.second.is_some())
+            let has_begun_again = |name: &String| {
+                let since = self.since_unix_ms.as_ref();
+                since.is_some_and(|since| since.get(name) != frozen.since_unix_ms.get(name))
+            };
+            frozen.names().all(|name| is_known(name) && !has_begun_again(name))
+                && (!frozen.second_person || self.second.is_some())
         }) && !is_over
     }
 }
@@ -305,6 +327,11 @@ impl Frozen {
         let more: Vec<String> =
             other.names().filter(|name| self.names().all(|own| own != *name)).cloned().collect();
         self.also.extend(more);
+        // What has gone on for longest decides, where both have one of the name.
+        for (name, since) in other.since_unix_ms {
+            let own = self.since_unix_ms.entry(name).or_insert(since);
+            *own = since.min(*own);
+        }
         self
     }
 }
@@ -423,12 +450,13 @@ impl Rollout {
     /// Remembers a transition. Of too many, those go first that are not in the journal either, and last those that
     /// begin a step: one that was reached is told as reached.
     pub(super) fn remember(&mut self, entry: Entry) {
-        self.entries.push(Entry { judged: None, ..entry });
-        if self.entries.len() > MOST_ENTRIES {
-            let first = |goes: fn(&Entry) -> bool| self.entries.iter().position(goes);
+        let entries = Arc::make_mut(&mut self.entries);
+        entries.push(Entry { judged: None, ..entry });
+        if entries.len() > MOST_ENTRIES {
+            let first = |goes: fn(&Entry) -> bool| entries.iter().position(goes);
             let gone = first(|entry| !entry.is_kept())
                 .or_else(|| first(|entry| !matches!(entry.on, On::Grow | On::Bake)));
-            self.entries.remove(gone.unwrap_or_default());
+            entries.remove(gone.unwrap_or_default());
         }
     }
 

@@ -10,15 +10,23 @@
 //!
 //! Windows concern growth only; rollbacks and ejections are always allowed.
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 
 use super::state::Frozen;
 use crate::config::schema::{Weekly, Window, time_zone};
 
-/// Days ahead that are searched for a change of a weekly window: two weeks and a change of clocks.
+/// Days ahead that are searched for a change of a weekly window, and days before for its begin: two weeks and a change
+/// of clocks.
 const HORIZON: usize = 16;
+
+/// A weekly window that was in force for longer has no begin: its spans follow each other without a gap.
+const ALWAYS: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// Days on which spans begin that may contain an instant: a span lasts a day and an hour at most, and may begin a day
+/// earlier by another zone's date.
+const NEAR: usize = 2;
 
 /// The windows of all services.
 #[derive(Debug, Clone, Default)]
@@ -71,24 +79,43 @@ impl Windows {
             |bound: &Timestamp| *bound > at && frozen(&own, *bound).is_some() != now.is_some();
         let changes = bounds.into_iter().find(is_change);
         let until_unix_ms = changes.and_then(|at| u64::try_from(at.as_millisecond()).ok());
-        let frozen = now.map(|frozen| Frozen { until_unix_ms, ..frozen });
+        let frozen =
+            now.map(|frozen| Frozen { until_unix_ms, since_unix_ms: since(&own, at), ..frozen });
         Growth { frozen, changes: changes.map(SystemTime::from) }
     }
 }
 
 /// The windows that freeze growth at an instant, and whether a break-in needs a second person.
 fn frozen(own: &[&Span], at: Timestamp) -> Option<Frozen> {
-    let (freezes, allows): (Vec<&Span>, Vec<&Span>) = own.iter().partition(|span| span.freezes);
-    let in_force: Vec<_> = freezes.into_iter().filter(|span| span.contains(at)).collect();
-    let outside = !allows.is_empty() && !allows.iter().any(|span| span.contains(at));
-    let closed = in_force.into_iter().chain(allows.into_iter().filter(|_| outside));
-    let each = closed.map(|span| Frozen {
+    let each = closed(own, at).map(|span| Frozen {
         window: span.name.clone(),
         also: Vec::new(),
+        since_unix_ms: BTreeMap::new(),
         until_unix_ms: None,
         second_person: span.second_person,
     });
     each.reduce(Frozen::and)
+}
+
+/// The windows that freeze growth at an instant.
+fn closed<'a>(own: &[&'a Span], at: Timestamp) -> impl Iterator<Item = &'a Span> {
+    let (freezes, allows): (Vec<&Span>, Vec<&Span>) = own.iter().partition(|span| span.freezes);
+    let in_force: Vec<_> = freezes.into_iter().filter(|span| span.contains(at)).collect();
+    let outside = !allows.is_empty() && !allows.iter().any(|span| span.contains(at));
+    in_force.into_iter().chain(allows.into_iter().filter(move |_| outside))
+}
+
+/// Since when each of the windows that freeze growth at an instant does, by name: a window that begins again is another
+/// freeze. Of those that allow growth: since the last one ended. Without those that always have, as far as one can see.
+fn since(own: &[&Span], at: Timestamp) -> BTreeMap<String, u64> {
+    let allows = own.iter().filter(|span| !span.freezes);
+    let ends = allows.flat_map(|span| span.spans(at, HORIZON, 0)).map(|(_, end)| end);
+    let ended = ends.filter(|end| *end <= at).max();
+    let each = closed(own, at).filter_map(|span| {
+        let since = if span.freezes { span.begun(at) } else { ended }?;
+        Some((span.name.clone(), u64::try_from(since.as_millisecond()).ok()?))
+    });
+    each.collect()
 }
 
 impl Span {
@@ -111,16 +138,33 @@ impl Span {
     }
 
     fn contains(&self, at: Timestamp) -> bool {
-        self.spans(at, 1).any(|(begin, end)| (begin..end).contains(&at))
+        self.spans(at, NEAR, 1).any(|(begin, end)| (begin..end).contains(&at))
     }
 
     /// All begins and ends around and after an instant.
     fn bounds(&self, at: Timestamp) -> Vec<Timestamp> {
-        self.spans(at, HORIZON).flat_map(|(begin, end)| [begin, end]).collect()
+        self.spans(at, NEAR, HORIZON).flat_map(|(begin, end)| [begin, end]).collect()
     }
 
-    /// The spans that begin from two days before an instant until `days` after it.
-    fn spans(&self, at: Timestamp, days: usize) -> impl Iterator<Item = (Timestamp, Timestamp)> {
+    /// Since when its spans have contained `at` without a gap; `None` if always, as far as one can see.
+    fn begun(&self, at: Timestamp) -> Option<Timestamp> {
+        let spans: Vec<_> = self.spans(at, HORIZON, 1).collect();
+        let before = |since: Timestamp| {
+            let meets = spans.iter().filter(|(begin, end)| *begin < since && since <= *end);
+            meets.map(|(begin, _)| *begin).min()
+        };
+        let begun = std::iter::successors(Some(at), |since| before(*since)).last()?;
+        let is_weekly = matches!(self.when, When::Weekly(_));
+        (!is_weekly || at.duration_since(begun) < ALWAYS).then_some(begun)
+    }
+
+    /// The spans that begin from `before` days before an instant until `days` after it.
+    fn spans(
+        &self,
+        at: Timestamp,
+        before: usize,
+        days: usize,
+    ) -> impl Iterator<Item = (Timestamp, Timestamp)> {
         let weekly = match self.when {
             When::Weekly(weekly) => Some((weekly, self.zone.to_datetime(at).date())),
             When::Once(..) => None,
@@ -130,9 +174,9 @@ impl Span {
             When::Weekly(_) => None,
         };
         let recurring = weekly.into_iter().flat_map(move |(weekly, today)| {
-            // A span lasts a day and an hour at most, and may begin a day earlier by another zone's date.
-            let first = (0..2).fold(today, |day, _| day.yesterday().unwrap_or(day));
-            let days = std::iter::successors(Some(first), |day| day.tomorrow().ok()).take(days + 3);
+            let first = (0..before).fold(today, |day, _| day.yesterday().unwrap_or(day));
+            let days = days + before + 1;
+            let days = std::iter::successors(Some(first), |day| day.tomorrow().ok()).take(days);
             days.filter_map(move |day| self.on(weekly, day))
         });
         once.into_iter().chain(recurring).filter(|(begin, end)| begin < end)
@@ -205,6 +249,50 @@ mod tests {
         assert_frozen(&windows, "2026-07-03T16:00:00Z", true, "2026-07-03T21:59:00Z");
         let other = windows.growth("game-api", at("2026-11-27T17:00:00Z"));
         assert_eq!(other, Growth { frozen: None, changes: None });
+    }
+
+    /// Regression: a process that was down while a window ended and began again took it for one that had gone on.
+    #[test]
+    fn each_time_that_a_window_begins_is_another_freeze() {
+        let windows = windows(&[
+            serde_json::json!({ "name": "peak", "freeze": true, "every": "fri,sat 18:00-24:00", "zone": "UTC" }),
+            serde_json::json!({ "name": "night", "freeze": true, "every": "daily 23:00-02:00", "zone": "UTC" }),
+            serde_json::json!({ "name": "always", "freeze": true, "every": "daily 00:00-24:00", "zone": "UTC" }),
+            serde_json::json!({ "name": "year", "freeze": true, "from": "2026-01-01 00:00",
+                "to": "2027-01-01 00:00", "zone": "UTC" }),
+            serde_json::json!({ "name": "office", "allow": true, "every": "mon-fri 09:00-17:00", "zone": "UTC" }),
+            serde_json::json!({ "name": "sunday", "allow": true, "every": "sun 10:00-11:00", "zone": "UTC" }),
+        ]);
+        let since = |text: &str| {
+            let frozen = windows.growth("wallet", at(text)).frozen.expect("frozen");
+            let since = frozen.since_unix_ms.into_iter().map(|(name, ms)| {
+                let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(ms);
+                (name, humantime::format_rfc3339(at).to_string())
+            });
+            since.collect::<BTreeMap<_, _>>()
+        };
+        let year = ("year", "2026-01-01T00:00:00Z");
+        let of = |each: &[(&str, &str)]| {
+            let all = each.iter().chain([&year]);
+            all.map(|(name, at)| ((*name).to_owned(), (*at).to_owned())).collect()
+        };
+        let allowed = ["office", "sunday"];
+        let outside = |end| allowed.map(|name| (name, end));
+        // 2026-11-27 is a Friday.
+        let friday = outside("2026-11-27T17:00:00Z");
+        let mut expected = vec![("peak", "2026-11-27T18:00:00Z")];
+        expected.extend(friday);
+        assert_eq!(since("2026-11-27T18:00:00Z"), of(&expected));
+        expected.push(("night", "2026-11-27T23:00:00Z"));
+        assert_eq!(since("2026-11-27T23:30:00Z"), of(&expected));
+        let mut expected = vec![("night", "2026-11-27T23:00:00Z")];
+        expected.extend(friday);
+        assert_eq!(since("2026-11-28T01:59:59Z"), of(&expected));
+        let mut expected = vec![("peak", "2026-11-28T18:00:00Z")];
+        expected.extend(friday);
+        assert_eq!(since("2026-11-28T20:00:00Z"), of(&expected));
+        assert_eq!(since("2026-11-29T12:00:00Z"), of(&outside("2026-11-29T11:00:00Z")));
+        assert_eq!(since("2026-11-30T12:00:00Z"), of(&[]), "only `always`, which never begins");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A line is the JSON of an [`Entry`] in the order of its fields, without line breaks. Times are UTC, in RFC
 //! 3339 with milliseconds. A field that a later release adds must be one that a reader can do without.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -206,8 +206,8 @@ impl Draft {
 pub struct StateChange {
     /// Key; what it stands for is the caller's business.
     pub key: String,
-    /// The new value; `None` removes the key.
-    pub value: Option<Value>,
+    /// The new value, as JSON; `None` removes the key.
+    pub value: Option<Arc<str>>,
 }
 
 /// `at` as the journal writes it: RFC 3339 in UTC with milliseconds, always 24 characters.

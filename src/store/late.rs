@@ -136,7 +136,8 @@ mod tests {
     fn late(kind: &str, n: usize) -> Late {
         let mut draft = Draft::new(kind, Actor::system(), format!("reason {n}"));
         (draft.before, draft.after) = (json!(n), json!(n + 1));
-        let state = StateChange { key: format!("key {}", n % 3), value: Some(json!(n)) };
+        let state =
+            StateChange { key: format!("key {}", n % 3), value: Some(json!(n).to_string().into()) };
         let stamp = Stamp { at: SystemTime::UNIX_EPOCH, mono_ms: n as u64 };
         Late { draft, state: vec![state], stamp, merged: 0 }
     }
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(left[0].stamp.mono_ms, 0);
         let keys = left[0].state.iter().map(|change| (change.key.as_str(), change.value.clone()));
         let expected = [("key 2", json!(2)), ("key 0", json!(3)), ("key 1", json!(4))];
-        assert!(keys.eq(expected.map(|(key, value)| (key, Some(value)))));
+        assert!(keys.eq(expected.map(|(key, value)| (key, Some(value.to_string().into())))));
     }
 
     #[test]

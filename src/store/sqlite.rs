@@ -239,7 +239,7 @@ pub(super) fn commit(
             if at >= undo_from {
                 undo.push((key.clone(), value_of(connection, key)?));
             }
-            let value = value.as_ref().map(ToString::to_string);
+            let value = value.as_ref().map(|value| String::from(&**value));
             set(connection, key, value.map(|value| (number(sealed.head.seq), value)))?;
         }
     }

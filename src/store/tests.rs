@@ -48,7 +48,7 @@ fn draft(actor: &str, n: u64) -> Draft {
 
 /// The state that the change number `n` by `actor` leads to.
 fn state(actor: &str, n: u64) -> Vec<StateChange> {
-    vec![StateChange { key: actor.to_owned(), value: Some(json!({ "n": n })) }]
+    vec![StateChange { key: actor.to_owned(), value: Some(json!({ "n": n }).to_string().into()) }]
 }
 
 fn write(journal: &Journal, actor: &str, n: u64) -> Result<Head, StoreError> {

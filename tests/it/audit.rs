@@ -104,7 +104,8 @@ fn change(n: u64) -> Draft {
 }
 
 fn write(journal: &Journal, draft: Draft) -> Head {
-    let state = StateChange { key: "weights".to_owned(), value: Some(draft.after.clone()) };
+    let state =
+        StateChange { key: "weights".to_owned(), value: Some(draft.after.to_string().into()) };
     journal.submit(draft, vec![state]).expect("room").wait().expect("written")
 }
 

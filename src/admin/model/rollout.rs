@@ -152,7 +152,7 @@ pub struct RolloutSummary {
 impl RolloutSummary {
     /// That of `live`; `None` if it has ended.
     pub fn of(live: &Live) -> Option<Self> {
-        let Machine { to, phase, step, plan, cause, missing, entries, .. } = &live.rollout;
+        let Machine { to, phase, step, plan, cause, missing, entries, .. } = &*live.rollout;
         (!phase.is_end()).then(|| Self {
             to: to.clone(),
             phase: *phase,

@@ -18,7 +18,7 @@ use std::{collections::VecDeque, ops::AddAssign, time::Duration};
 use super::super::slots::SlotCounts;
 
 /// Number of slots before and after one that count as about the same time.
-const ABOUT: usize = 2;
+pub(super) const ABOUT: usize = 2;
 /// More than one unserved player in this many requests of the baseline is shared trouble.
 const OF_TROUBLE: u64 = 10;
 /// Likewise, for requests that end now. The limit is higher, so that a baseline with a constant
@@ -69,6 +69,14 @@ impl Slot {
         Self { first_look: look, began: now, started, arms, aside, recent, ..Self::default() }
     }
 
+    /// Whether no request began in it, and none ended while it was the newest slot.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.started.iter().all(|started| *started == 0)
+            && self.arms.iter().chain(&self.aside).all(|counts| *counts == SlotCounts::default())
+            && self.recent.iter().all(|recent| *recent == Recent::default())
+            && self.unserved_by == Players::default()
+    }
+
     /// Pending requests of `version`. A request that began between the count and the number of the
     /// next evaluation is counted in the next slot: `ahead` are those that ended here and are
     /// counted later.
@@ -113,7 +121,7 @@ impl Slot {
 }
 
 /// A set of players with one bit each, which several may share.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Players(u64);
 
 impl Players {
@@ -188,7 +196,7 @@ impl About {
 }
 
 /// Outcomes of a version's requests at some time.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Recent {
     ended: u64,
     bad: u64,

@@ -263,12 +263,46 @@ fn refusals_count_once_a_player() {
 #[test]
 fn slots_are_kept_for_as_long_as_an_outcome_is_waited_for() {
     let mut book = Book::new();
-    (0..500).for_each(|_| book.look_after(MS(2)));
+    for _ in 0..500 {
+        book.ask(1, What::Served);
+        book.look_after(MS(2));
+    }
     let kept = book.ledger.slots(CANARY, Duration::ZERO).count();
     assert!((100..=140).contains(&kept), "{kept} slots of a second");
     book.ledger.wait_for(MS(100));
     book.look_after(MS(10));
     assert!(book.ledger.slots(CANARY, Duration::ZERO).count() <= 20);
+}
+
+/// Regression: a service without a request had hundreds of slots, which each look went through.
+#[test]
+fn time_without_a_request_takes_a_handful_of_slots_and_none_from_those_around_it() {
+    let mut book = Book::new();
+    book.ledger.wait_for(MS(30_000));
+    let slots = |book: &Book| book.ledger.slots(CANARY, Duration::ZERO).count();
+    (0..9_000).for_each(|_| book.look_after(MS(10)));
+    assert!(slots(&book) <= QUIET_SLOTS, "{}", slots(&book));
+    let first = book.now;
+    book.ask(1, What::Failed);
+    book.look_after(MS(10));
+    (0..100).for_each(|_| book.look_after(MS(10)));
+    let second = book.now;
+    book.ask(2, What::Served);
+    book.look_after(MS(10));
+    // Each is in a slot as short as ever.
+    for (began, failures) in [(first, 1), (second, 0)] {
+        let mut all = book.ledger.slots(CANARY, began);
+        let (at, (end, counts)) = all.next().expect("it is kept");
+        assert_eq!((at, counts.canary.pending), (began, 0));
+        assert_eq!(
+            (counts.canary.requests.trials(), counts.canary.requests.failures()),
+            (1, failures)
+        );
+        assert!(end.is_some_and(|end| end <= began + MS(20)), "{end:?}");
+    }
+    assert!(slots(&book) <= 3 * QUIET_SLOTS + 2, "{}", slots(&book));
+    (0..4_000).for_each(|_| book.look_after(MS(10)));
+    assert!(slots(&book) <= QUIET_SLOTS, "{}", slots(&book));
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn last_looked_at(rollout: &Rollout) -> &'static str {
 
 /// What a break-in allows.
 fn broken_into(leave: &BreakIn) -> String {
-    let BreakIn { window, also, by, second, reason, until_unix_ms } = leave;
+    let BreakIn { window, also, by, second, reason, until_unix_ms, .. } = leave;
     let windows = [std::slice::from_ref(window), also].concat().join(", ");
     let and = second.as_ref().map_or_else(String::new, |second| format!(" and {second}"));
     let until = until_unix_ms.map_or_else(String::new, |until| {

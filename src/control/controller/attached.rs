@@ -21,7 +21,7 @@ use crate::{
         kept::{GENERATIONS_AHEAD, KeptRows},
         state::{
             ControlState, Ejection, ManualEjection,
-            rows::{Rows, is_known},
+            rows::{Row, Rows, is_known, value_of},
         },
     },
     store::{Actor, Draft, Journal, StateChange},
@@ -108,11 +108,10 @@ impl Controller {
     /// while there was no journal.
     fn unknown_decisions(&self, changes: &[StateChange], known: &Rows) -> Vec<(Draft, String)> {
         let rows = changes.iter().filter(|change| change.value.is_some());
-        let rows =
-            rows.map(|change| (change.key.clone(), change.value.clone().unwrap_or_default()));
-        let rows = rows.map(|(key, value)| (key, Arc::new(value)));
-        let is_new = |(key, row): &(String, Arc<Value>)| {
-            !known.get(key).is_some_and(|old| is_same_decision(old, row))
+        let rows = rows.filter_map(|change| Some((change.key.clone(), change.value.clone()?)));
+        let is_new = |(key, row): &(String, Row)| {
+            let is_same = |old: &Row| is_same_decision(&value_of(old), &value_of(row));
+            !known.get(key).is_some_and(is_same)
         };
         let rows: Rows = rows.filter(|(key, _)| is_known(key)).filter(is_new).collect();
         let mut all = Vec::new();

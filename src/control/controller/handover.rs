@@ -31,7 +31,7 @@ impl Controller {
     /// The state that another process needs to continue from here.
     pub fn carried(&self) -> ControlState {
         // Rollouts with their progress since their last transition.
-        let lives = self.rollouts.values().map(|live| Box::new(live.rollout.clone()));
+        let lives = self.rollouts.values().map(|live| Box::new((*live.rollout).clone()));
         let mut state = self.state.clone();
         lives.for_each(|rollout| state.apply(Change::RolloutMoved(rollout)));
         state

@@ -1,5 +1,7 @@
 //! What an event does to a rollout.
 
+use std::sync::Arc;
+
 use crate::rollout::{
     Action, Entry,
     On::{Bake, Finish, Grow},
@@ -10,7 +12,7 @@ use crate::rollout::{
 #[derive(Debug)]
 pub(super) struct Rolled {
     /// The state before; `None` if it was started.
-    pub(super) before: Option<Rollout>,
+    pub(super) before: Option<Arc<Rollout>>,
     pub(super) rollout: Rollout,
     pub(super) actions: Vec<Action>,
     /// Replies that the event contained.

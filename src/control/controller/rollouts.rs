@@ -55,7 +55,7 @@ fn itself() -> Actor {
 #[derive(Debug, Clone)]
 pub struct Live {
     /// As of the last tick.
-    pub rollout: Rollout,
+    pub rollout: Arc<Rollout>,
     /// What the versions had counted when its weights were set last.
     since: Counted,
     /// Smoke checks and webhooks that are to be asked.
@@ -123,7 +123,7 @@ impl Controller {
     fn roll(
         state: &mut ControlState,
         config: &Config,
-        (base, event): (&Rollout, Event),
+        (base, event): (&Arc<Rollout>, Event),
         at: SystemTime,
     ) -> Result<Rolled, Refused> {
         let rolled = applied(base, event, at)?;
@@ -144,7 +144,7 @@ impl Controller {
             let Some(base) = self.base(&service, state, &followed, change) else { continue };
             // Only commands are refused.
             if let Ok(rolled) = Self::roll(state, config, (&base, event), at)
-                && rolled.before.as_ref() != Some(&rolled.rollout)
+                && rolled.before.as_deref() != Some(&rolled.rollout)
             {
                 followed.push(rolled);
             }
@@ -168,12 +168,12 @@ impl Controller {
         state: &ControlState,
         followed: &[Rolled],
         change: &Change,
-    ) -> Option<Rollout> {
+    ) -> Option<Arc<Rollout>> {
         let last = followed.iter().rev().find(|rolled| rolled.rollout.service == service);
-        let live = || self.rollouts.get(service).map(|live| live.rollout.clone());
-        let kept = || state.rollouts().get(service).map(|kept| Rollout::clone(kept));
+        let live = || self.rollouts.get(service).map(|live| Arc::clone(&live.rollout));
+        let kept = || state.rollouts().get(service).map(|kept| Arc::new(Rollout::clone(kept)));
         match (last, change) {
-            (Some(rolled), _) => Some(rolled.rollout.clone()),
+            (Some(rolled), _) => Some(Arc::new(rolled.rollout.clone())),
             // The state of another process: what lives here is older.
             (None, Change::Resumed(_)) => kept(),
             (None, _) => live().or_else(kept),
@@ -252,7 +252,7 @@ impl Controller {
         at: SystemTime,
     ) -> Option<(String, Event, SystemTime)> {
         let weights = split_of(service, state, config)?;
-        let live = self.rollouts.get(service).map(|live| &live.rollout);
+        let live = self.rollouts.get(service).map(|live| &*live.rollout);
         let rollout = live.or_else(|| state.rollouts().get(service).map(|kept| &***kept))?;
         let event = Event::WeightsByHand { weights: weights.clone(), by: by.to_owned() };
         (!is_same_split(&rollout.weights, &weights)).then(|| (service.to_owned(), event, at))
@@ -260,13 +260,13 @@ impl Controller {
 }
 
 /// What `event` makes of the rollout `base`.
-fn applied(base: &Rollout, event: Event, at: SystemTime) -> Result<Rolled, Refused> {
+fn applied(base: &Arc<Rollout>, event: Event, at: SystemTime) -> Result<Rolled, Refused> {
     let heard = match &event {
         Event::Tick(seen) => seen.replies.iter().map(|(ask, _)| *ask).collect(),
         _ => Vec::new(),
     };
     let (rollout, actions) = rollout::apply(base, event, at)?;
-    Ok(Rolled { before: Some(base.clone()), rollout, actions, heard, second: None })
+    Ok(Rolled { before: Some(Arc::clone(base)), rollout, actions, heard, second: None })
 }
 
 /// Applies what `rolled` does to `state`.

@@ -279,7 +279,7 @@ impl Controller {
         let written = written.map(|(version, weight)| (version.clone(), weight)).collect();
         let file = service.weights.clone();
         let undo = Undo::of(self.state.weights().get(name));
-        let rollout = self.rollouts.get(name).map(|live| &live.rollout);
+        let rollout = self.rollouts.get(name).map(|live| &*live.rollout);
         let undo = undo.after(left_by_hand(rollout, written), &weights);
         let (top, earlier) = (undo.before, undo.earlier);
         let set = SetWeights { set: weights.clone(), file, why, before: top, earlier };

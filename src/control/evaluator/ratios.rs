@@ -22,7 +22,7 @@ use crate::{
 };
 
 const LOOK: Duration = Duration::from_millis(50);
-/// How long each split lasts.
+/// How long each split lasts, unless a test says otherwise.
 const LASTS: Duration = Duration::from_secs(30);
 /// Until when workers know the new split.
 const KNOWN: Duration = Duration::from_millis(200);
@@ -40,8 +40,10 @@ struct Kind {
     thinks: f64,
     /// Median duration of a request, in seconds, by version.
     lasts: [f64; 2],
-    /// How many times the canary's share get to it.
-    unfair: f64,
+    /// How many times the canary's share get to it, and what share of all players besides.
+    unfair: (f64, f64),
+    /// How long each split lasts.
+    split: Duration,
     /// Mean time that a player stays, in seconds, by version.
     stays: [f64; 2],
     /// Mean length of a round, in which a pin holds the player on the version that it began with, in seconds, by version;
@@ -52,7 +54,8 @@ struct Kind {
 impl Kind {
     /// Players who think so long, on a split that is followed.
     const fn new(thinks: f64, lasts: [f64; 2]) -> Self {
-        Self { players: 2_000, thinks, lasts, unfair: 1.0, stays: STAYS, rounds: [0.0; 2] }
+        let (unfair, split) = ((1.0, 0.0), LASTS);
+        Self { players: 2_000, thinks, lasts, unfair, split, stays: STAYS, rounds: [0.0; 2] }
     }
 }
 
@@ -129,7 +132,7 @@ impl World {
         self.changed = self.stage.now;
         self.ended.iter_mut().for_each(|players| players.fill(false));
         let (mut found, mut control) = (None, false);
-        let end = self.changed + LASTS;
+        let end = self.changed + self.kind.split;
         while self.stage.now < end {
             self.pass();
             if self.stage.now.as_millis().is_multiple_of(1_000) {
@@ -140,6 +143,16 @@ impl World {
             }
         }
         (found, control)
+    }
+
+    /// The same while nobody notes players.
+    fn unwatched(&mut self, share: f64, lasts: Duration) {
+        self.stage.set_share(share);
+        (self.shares, self.splits) = ([share; 2], [self.stage.split(); 2]);
+        let end = self.stage.now + lasts;
+        while self.stage.now < end {
+            self.pass();
+        }
     }
 
     /// What is said against the split at this moment.
@@ -182,7 +195,8 @@ impl World {
             Event::Begin => {
                 let lag = KNOWN.mul_f64(self.rng.f64());
                 let of = usize::from(at < self.changed + lag);
-                let canary = place < self.shares[of] * self.kind.unfair;
+                let (times, more) = self.kind.unfair;
+                let canary = place < self.shares[of] * times + more;
                 let split = self.splits[of];
                 let sends = if self.rng.f64() < 0.1 { 4.0 * self.rng.f64() } else { 0.0 };
                 let version = if canary { CANARY } else { BASELINE };
@@ -280,44 +294,73 @@ fn a_split_that_is_followed_is_not_doubted_while_requests_are_in_flight_over_its
 
 #[test]
 fn a_split_that_is_not_followed_is_found() {
-    let kind = Kind { unfair: 1.35, ..Kind::new(2.0, [0.5, 0.5]) };
-    let [found, _, of] = wrong(kind, &SHARES, 16);
+    let unfair = (1.35, 0.0);
+    let kind = Kind { unfair, split: Duration::from_secs(120), ..Kind::new(2.0, [0.5, 0.5]) };
+    let [found, _, of] = wrong(kind, &[0.5, 0.2, 0.6, 0.25], 8);
     println!("{found} of {of} splits that are off by a third are found");
-    // A share of 1 % has 20 players.
     assert!(4 * found >= 3 * of, "{found} of {of}");
 }
 
-/// Each player counts once, by the first request of the step; whether it comes is up to the player. But of a version that
-/// its players leave sooner fewer are still there when the next step begins, and the share of the first requests that it
-/// gets is too small by that: the split is doubted although it is followed, if that effect is large. Pins have no such
-/// effect that could be found: who is in a round at the step counts when the round is over.
+/// Each player counts once, by the first request that a split of several versions decides, so how long players stay makes
+/// no difference: players who were there before are no draws of this split. Nor do pins: who is in a round at the
+/// step counts when the round is over.
 ///
 /// With `TIDEGATE_RATIO_SPLITS` all kinds are simulated, with `TIDEGATE_RATIO_PLAYERS` that many players.
 #[test]
-fn a_split_is_doubted_only_if_players_leave_a_version_much_sooner() {
+fn a_split_is_not_doubted_because_players_leave_a_version_sooner() {
     let asked = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let splits = asked("TIDEGATE_RATIO_SPLITS");
     let players = asked("TIDEGATE_RATIO_PLAYERS").unwrap_or(2_000);
     let fast = Kind { players, ..Kind::new(2.0, [0.02, 0.02]) };
     let stays = |canary: f64| Kind { stays: [STAYS[0], canary], ..fast };
     let rounds = |rounds| Kind { rounds, ..fast };
-    for (what, is_usual, may_doubt, kind) in [
-        ("stays as long", false, false, fast),
-        ("stays three quarters as long on the canary", false, true, stays(90.0)),
-        ("stays half as long on the canary", false, true, stays(60.0)),
-        ("stays a sixth as long on the canary", true, true, stays(20.0)),
-        ("rounds of 10 s", false, false, rounds([10.0, 10.0])),
-        ("rounds of 10 s, on the canary of 20 s", true, false, rounds([10.0, 20.0])),
-        ("rounds of 30 s, on the canary of 120 s", false, false, rounds([30.0, 120.0])),
+    for (what, is_usual, kind) in [
+        ("stays as long", false, fast),
+        ("stays half as long on the canary", false, stays(60.0)),
+        ("stays a sixth as long on the canary", true, stays(20.0)),
+        ("stays six times as long on the canary", false, stays(720.0)),
+        (
+            "stays a sixth as long on the canary, which is slow",
+            true,
+            Kind { lasts: [0.1, 1.5], ..stays(20.0) },
+        ),
+        ("rounds of 10 s", false, rounds([10.0, 10.0])),
+        ("rounds of 10 s, on the canary of 20 s", true, rounds([10.0, 20.0])),
+        ("rounds of 30 s, on the canary of 120 s", false, rounds([30.0, 120.0])),
     ] {
         if !is_usual && splits.is_none() {
             continue;
         }
         let [found, _, of] = wrong(kind, &GROWTH, splits.unwrap_or(8));
         println!("{what}, {players} players: {found} of {of} splits are doubted");
+        // Three and a half standard deviations above the mean that RATIO_ALPHA allows.
         let mean = of as f64 * crate::rollout::RATIO_ALPHA;
-        let is_doubted = found as f64 > mean + 3.5 * mean.sqrt();
-        assert!(may_doubt || !is_doubted, "{what}: {found} of {of}");
-        assert!(what != "stays a sixth as long on the canary" || is_doubted, "{found} of {of}");
+        assert!(found as f64 <= mean + 3.5 * mean.sqrt(), "{what}: {found} of {of}");
+    }
+}
+
+/// The counterpart: also by those who are new alone, in a later step.
+#[test]
+fn a_split_with_a_twentieth_of_all_players_too_many_is_found_however_long_players_stay() {
+    for (what, stays) in [("as long", 120.0), ("a sixth as long", 20.0)] {
+        let kind = Kind { stays: [STAYS[0], stays], ..Kind::new(4.0, [0.02, 0.02]) };
+        let mut world = World::new(kind, 7);
+        assert_eq!(world.split(0.2).0, None, "stays {what}");
+        world.kind = Kind { unfair: (1.0, 0.05), split: Duration::from_secs(240), ..kind };
+        assert!(world.split(0.25).0.is_some(), "stays {what}");
+    }
+}
+
+/// Regression: a process that went on in the middle of a step doubted a version whose players leave it sooner.
+#[test]
+fn players_who_were_split_before_anybody_noted_them_are_no_draws() {
+    let kind = Kind { stays: [STAYS[0], 20.0], ..Kind::new(2.0, [0.02, 0.02]) };
+    let mut world = World::new(kind, 3);
+    world.stage.evaluator.watch_players("game-api", false);
+    world.unwatched(0.5, Duration::from_secs(60));
+    world.stage.evaluator.watch_players("game-api", true);
+    world.kind.split = Duration::from_secs(90);
+    for share in [0.5, 0.6] {
+        assert_eq!(world.split(share).0, None, "with {share}");
     }
 }

@@ -13,7 +13,7 @@ use crate::incident::{Earlier, Happened, Id, Kind, Opened, Sums};
 /// Incidents that may wait for the service thread. It takes them at once unless it is stuck.
 const MOST_WAITING: usize = 100;
 
-/// Names that are remembered, so that a second incident of the same second gets another one.
+/// Names that are remembered, so that a second incident of the same second gets a number.
 const REMEMBERED: usize = 200;
 
 /// An endpoint may leave and return many times: a version gets one report on its endpoints in this time.
@@ -56,8 +56,7 @@ impl Ledger {
         }
         let Happened { kind, service, version, .. } = &happened;
         let id = Id::new(at, service, version, *kind);
-        let nth = (1..).map(|nth| id.clone().nth(nth));
-        let id = nth.take(REMEMBERED + 1).find(|id| !self.names.contains(id))?;
+        let id = id.after(self.names.iter());
         if self.names.len() == REMEMBERED {
             self.names.pop_front();
         }
@@ -181,6 +180,26 @@ mod tests {
             (("ejected", 2), ("endpoint_ejected", 0), 6)
         );
         assert_eq!(ledger.counted("other")[0].1, 0);
+    }
+
+    /// Regression: incidents of two services within a second were ordered by the names of the services.
+    #[test]
+    fn incidents_of_a_second_are_named_in_the_order_in_which_they_happened() {
+        let mut ledger = Ledger::default();
+        let places = [("wallet", "v2"), ("game-api", "v3"), ("wallet", "v2"), ("bets", "v1-9")];
+        let mut ids: Vec<Id> = Vec::new();
+        for second in [5, 6] {
+            for (service, version) in places {
+                let happened =
+                    Happened { service: service.to_owned(), ..happened(Kind::Ejected, version) };
+                ids.extend(ledger.open(happened, at(second), Facts::default()));
+            }
+        }
+        let mut sorted = ids.clone();
+        sorted.sort();
+        assert_eq!((ids.len(), sorted), (8, ids.clone()));
+        assert_eq!(ids[1].as_str(), "1970-01-01T000005Z-game-api-v3-ejected-2");
+        assert_eq!(ids[4].as_str(), "1970-01-01T000006Z-wallet-v2-ejected");
     }
 
     #[test]

@@ -8,21 +8,20 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use serde_json::Value;
-
+use super::rows::Row;
 use crate::rollout::Rollout;
 
 /// A rollout of the state; it does not change.
 #[derive(Debug)]
 pub struct KeptRollout {
     rollout: Rollout,
-    row: OnceLock<Arc<Value>>,
+    row: OnceLock<Row>,
 }
 
 impl KeptRollout {
     /// Its row, which `make` makes of it.
-    pub(super) fn row(&self, make: impl FnOnce(&Rollout) -> Value) -> Arc<Value> {
-        Arc::clone(self.row.get_or_init(|| Arc::new(make(&self.rollout))))
+    pub(super) fn row(&self, make: impl FnOnce(&Rollout) -> Row) -> Row {
+        Arc::clone(self.row.get_or_init(|| make(&self.rollout)))
     }
 }
 

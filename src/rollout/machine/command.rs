@@ -108,6 +108,7 @@ impl Run {
         let leave = BreakIn {
             window: frozen.window,
             also: frozen.also,
+            since_unix_ms: Some(frozen.since_unix_ms),
             by: by.clone(),
             second,
             reason,

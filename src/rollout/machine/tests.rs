@@ -24,6 +24,7 @@ fn friday() -> Frozen {
     Frozen {
         window: "friday-peak".to_owned(),
         also: Vec::new(),
+        since_unix_ms: Default::default(),
         until_unix_ms: None,
         second_person: false,
     }

@@ -198,7 +198,10 @@ impl World {
             let window = ["peak", "final"][self.rng.usize(..2)].to_owned();
             let also = if self.rng.bool() { vec!["read-only".to_owned()] } else { Vec::new() };
             let second_person = self.rng.bool();
-            self.frozen = Some(Frozen { window, also, until_unix_ms: None, second_person });
+            let since_unix_ms = [(window.clone(), self.rng.u64(..3))].into();
+            let until_unix_ms = None;
+            let frozen = Frozen { window, also, since_unix_ms, until_unix_ms, second_person };
+            self.frozen = Some(frozen);
         } else if self.is_rare() {
             self.frozen = None;
         }

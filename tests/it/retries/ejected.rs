@@ -1,6 +1,9 @@
 //! A version that is ejected while a request waits to be sent again, or is in flight, gets it no more.
 
-use std::thread;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 
@@ -40,13 +43,18 @@ fn bet(proxy: &Proxy) -> thread::JoinHandle<(u16, String)> {
 #[test]
 fn an_ejection_during_the_pause_ends_the_request_and_nothing_is_sent() {
     let good = Origin::answering("v1");
-    let later = "HTTP/1.1 503 Later\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
+    let later = "HTTP/1.1 503 Later\r\nRetry-After: 15\r\nContent-Length: 0\r\n\r\n";
     let bad = failing("v2", 1, move |call| call.send(later));
     let proxy = canary(&good, &bad, "retry: { idempotency_key: honoured }");
     let bet = bet(&proxy);
     eventually("it waits to be sent again", || proxy.retries("v2", RetryReason::Status) == 1);
+    // Another change, which concerns nobody who waits.
+    proxy.set_weights(&[("v1", 2.0), ("v2", 98.0)]);
+    let began = Instant::now();
     eject(&proxy);
     let (status, text) = bet.join().expect("no panic");
+    // Regression: it learnt of the ejection when the pause was over.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert!(status == 503 && text.contains("no_version"), "{status} {text}");
     assert_eq!((bad.requests(), good.requests()), (1, 0));
     assert_eq!(withheld(&proxy, "v2", Withheld::Ejected), 1);

@@ -11,8 +11,8 @@ fn secret(name: &str) -> String {
     format!("{name}-{name}-{name}-{name}")
 }
 
-fn stage(fields: &[&str]) -> Stage {
-    let folder = tempfile::TempDir::new().expect("a folder");
+/// The admin API with tokens of ana and ben, whose files are in `folder`.
+fn admin(folder: &tempfile::TempDir) -> String {
     let file = |name: &str| {
         let path = folder.path().join(name);
         std::fs::write(&path, secret(name)).expect("a file");
@@ -20,18 +20,34 @@ fn stage(fields: &[&str]) -> Stage {
         format!("{{ name: {name}, file: '{}' }}", path.display())
     };
     let tokens = ["ana-x", "ben-x"].map(file).join(", ");
-    let admin = format!("admin: {{ address: 127.0.0.1:0, tokens: [ {tokens} ] }}");
+    format!("admin: {{ address: 127.0.0.1:0, tokens: [ {tokens} ] }}")
+}
+
+fn stage(fields: &[&str]) -> Stage {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let admin = admin(&folder);
     Stage::with(fields, |builder| builder.top(&admin).top(PLANS))
 }
 
 /// Sends a change of ana's, with which `second` agrees; returns the status and the text.
 fn send(stage: &Stage, call: (&str, &str), second: Option<&str>, body: &Value) -> (u16, String) {
+    send_as("ana-x", stage, call, second, body)
+}
+
+fn send_as(
+    who: &str,
+    stage: &Stage,
+    call: (&str, &str),
+    second: Option<&str>,
+    body: &Value,
+) -> (u16, String) {
     let (body, bearer) = (body.to_string(), |name: &str| format!("Bearer {}", secret(name)));
     let mut client = stage.proxy.admin();
     let path = format!("/v1/services/game-api/{}", call.1);
     let mut request = client.request(call.0, &path);
     request = request.body(body.as_bytes()).host("localhost");
-    request = request.header("Authorization", &bearer("ana-x"));
+    let own = bearer(who);
+    request = request.header("Authorization", &own);
     let second = second.map(bearer);
     if let Some(second) = &second {
         request = request.header("Tidegate-Second-Authorization", second);
@@ -150,4 +166,54 @@ fn without_second_person_one_is_enough() {
     let (status, text) =
         send(&stage, ("POST", "rollout"), None, &json!({ "to": "v2", "plan": "fast" }));
     assert_eq!(status, 200, "{text}");
+}
+
+/// What the file says of a second person binds rollouts in progress, too, as it says it now.
+#[test]
+fn a_second_person_whom_a_reload_asks_for_is_asked_for_by_a_rollout_in_progress() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let plan = "plans: { slow: [ { weight: 10%, for: 1h, gates: [ approval ] }, { weight: 100%, for: 1h } ] }";
+    let (versions, admin) = (Versions::new(), admin(&folder));
+    let file = |fields: &[&str]| versions.builder(fields).top(&admin).top(plan);
+    let proxy = file(&["rollout: slow"]).start_with_file();
+    let strict = file(&["rollout: slow", "second_person: true"]).text();
+    let lax = file(&["rollout: slow"]).text();
+    let players = Players::at(proxy.address);
+    let stage = Stage { versions, proxy, _players: players };
+    let order = |who: &str, command: &str| {
+        let path = format!("rollout{command}");
+        let body = match command {
+            "" => json!({ "to": "v2" }),
+            _ => json!({ "reason": "seen enough" }),
+        };
+        send_as(who, &stage, ("POST", &path), None, &body)
+    };
+    let rollout = || {
+        let (bearer, mut client) = (format!("Bearer {}", secret("ben-x")), stage.proxy.admin());
+        client.get(ROLLOUT).host("localhost").header("Authorization", &bearer).send().json()
+    };
+    let says = |why: &str| {
+        eventually(why, || rollout()["gates"][0]["why"] == why);
+    };
+    assert_eq!(order("ana-x", "").0, 200, "nobody else is asked for yet");
+    eventually("it grows", || rollout()["phase"] == "growing");
+    assert_eq!(order("ana-x", "/approve").0, 200);
+    says("ana-x approves");
+    stage.proxy.write(&strict);
+    says("waits for a second person to approve");
+    let (status, text) = order("ana-x", "/approve");
+    assert_eq!((status, text.contains("another person can approve")), (409, true), "{text}");
+    let (status, text) = order("ana-x", "/promote");
+    assert_eq!((status, text.contains("another person can promote it")), (409, true), "{text}");
+    assert_eq!(rollout()["step"], 1);
+    // The other way round one is enough again.
+    stage.proxy.write(&lax);
+    says("waits for an approval");
+    stage.proxy.write(&strict);
+    says("waits for a second person to approve");
+    let (status, text) = order("ben-x", "/approve");
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = order("ben-x", "/promote");
+    assert_eq!(status, 200, "{text}");
+    eventually("it goes on", || rollout()["step"] == 2);
 }

@@ -237,7 +237,8 @@ fn no_step_is_taken_after_a_handover() {
         let controller = observatory.controller();
         let rollout = controller.rollout("game-api").expect("a rollout").rollout.clone();
         let events = controller.events().since(0).count();
-        (rollout.entries, rollout.weights, controller.snapshot().generation, events)
+        let (entries, weights) = (Arc::clone(&rollout.entries), rollout.weights.clone());
+        (entries, weights, controller.snapshot().generation, events)
     };
     for round in 0..12_u64 {
         let before = seen();

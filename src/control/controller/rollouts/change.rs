@@ -1,6 +1,6 @@
 //! Commands of people to rollouts, and the steps that a rollout takes by itself, as changes.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{applied, split_of, take_over};
 use crate::{
@@ -50,7 +50,7 @@ pub enum RolloutAsked {
         urgent: bool,
     },
     /// An event of the one in progress.
-    Event(Event),
+    Event(Box<Event>),
 }
 
 /// The plan of a rollout.
@@ -213,11 +213,12 @@ impl Controller {
     /// Refuses a step that was written if what allowed it has changed meanwhile: a window may have begun, or a
     /// guardrail fail.
     fn still_grows(&self, change: &RolloutChange) -> Result<(), Rejected> {
-        let (Some(live), RolloutAsked::Event(Event::Tick(seen))) =
+        let (Some(live), RolloutAsked::Event(event)) =
             (self.rollouts.get(&change.service), &change.asked)
         else {
             return Ok(());
         };
+        let Event::Tick(seen) = &**event else { return Ok(()) };
         let now = SystemTime::now();
         let seen = self.seen_again(live, seen, now);
         match self.check_event(&live.rollout, Event::Tick(seen), now)?.grows() {
@@ -261,7 +262,7 @@ impl Controller {
                     let (service, known) = (change.service.clone(), list(known.versions.keys()));
                     return Err(Rejected::NoVersion { service, version: to.clone(), known });
                 }
-                let current = self.rollouts.get(&change.service).map(|live| &live.rollout);
+                let current = self.rollouts.get(&change.service).map(|live| &*live.rollout);
                 let (rollout, mut actions) =
                     rollout::start(start, current, at).map_err(Rejected::Rollout)?;
                 let frozen = self.frozen(&change.service, at);
@@ -279,7 +280,7 @@ impl Controller {
                     return Err(Rejected::NoRollout { service: change.service.clone() });
                 };
                 self.refuse_way_back_alone(&live.rollout, event, &change.head)?;
-                let mut checked = self.check_event(&live.rollout, event.clone(), at)?;
+                let mut checked = self.check_event(&live.rollout, (**event).clone(), at)?;
                 checked.rolled.second.clone_from(&change.head.second);
                 Ok(checked)
             }
@@ -319,7 +320,7 @@ impl Controller {
     /// Checks an event of the rollout `base`, and prepares the weights that it sets.
     pub(super) fn check_event(
         &self,
-        base: &Rollout,
+        base: &Arc<Rollout>,
         event: Event,
         at: SystemTime,
     ) -> Result<Checked, Rejected> {

@@ -1,6 +1,9 @@
 //! What a rollout sees on a tick, and the steps that it then takes.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
@@ -17,6 +20,9 @@ use crate::{
 
 /// Share of the endpoints of a version, of those known, that must serve so that it is ready for its load.
 const READY: f64 = 0.5;
+
+/// What read-only mode is called where it freezes growth as a window does.
+const READ_ONLY: &str = "read-only";
 
 /// Most hindrances that are reported between two transitions.
 const MOST_TOLD: usize = 16;
@@ -110,8 +116,9 @@ impl Controller {
     pub(super) fn frozen(&self, service: &str, now: SystemTime) -> Option<Frozen> {
         let windows = Windows::new(&self.config.windows).growth(service, now).frozen;
         let mode = mode_of(&self.state, service).map(|mode| Frozen {
-            window: "read-only".to_owned(),
+            window: READ_ONLY.to_owned(),
             also: Vec::new(),
+            since_unix_ms: [(READ_ONLY.to_owned(), mode.since.unix_ms())].into(),
             until_unix_ms: mode.until.map(UtcTime::unix_ms),
             second_person: false,
         });
@@ -127,7 +134,7 @@ impl Controller {
         // Numbers in it change from tick to tick.
         let what = message.chars().filter(|c| !c.is_ascii_digit()).collect();
         if live.told.len() < MOST_TOLD && live.told.insert(what) {
-            let rollout = live.rollout.clone();
+            let rollout = Arc::clone(&live.rollout);
             self.warn_of_rollout(&rollout, message);
         }
     }
@@ -157,7 +164,7 @@ impl Controller {
         if checked.grows() {
             return Advance::Write(Box::new(RolloutChange {
                 service: service.to_owned(),
-                asked: RolloutAsked::Event(event),
+                asked: RolloutAsked::Event(Box::new(event)),
                 head: ChangeHead::of(itself()),
             }));
         }
@@ -169,10 +176,10 @@ impl Controller {
     }
 
     /// Removes and returns the smoke checks and webhooks that are to be asked, with what they are about.
-    pub(in crate::control) fn take_asks(&mut self, service: &str) -> Vec<(Action, Rollout)> {
+    pub(in crate::control) fn take_asks(&mut self, service: &str) -> Vec<(Action, Arc<Rollout>)> {
         let Some(live) = self.rollouts.get_mut(service) else { return Vec::new() };
         let rollout = &live.rollout;
-        std::mem::take(&mut live.asks).into_iter().map(|ask| (ask, rollout.clone())).collect()
+        std::mem::take(&mut live.asks).into_iter().map(|ask| (ask, Arc::clone(rollout))).collect()
     }
 
     /// Takes the reply of a smoke check or webhook that was asked for the rollout `of`; the next tick judges it. It

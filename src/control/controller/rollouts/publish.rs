@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ impl Controller {
     /// in the journal, if that was written first.
     pub(super) fn publish_rolled(&mut self, rolled: Rolled, entry: Option<Head>) {
         let is_kept = rolled.is_kept();
-        let wanted = rolled.before.as_ref().is_some_and(Rollout::wants_approval);
+        let wanted = rolled.before.as_ref().is_some_and(|before| before.wants_approval());
         let Rolled { before, rollout, actions, heard, second } = rolled;
         let asks = !wanted && rollout.wants_approval();
         let service = rollout.service.clone();
@@ -35,7 +36,7 @@ impl Controller {
             Some(live) => live,
             None => Live::of(rollout.clone()),
         };
-        live.rollout = rollout;
+        live.rollout = Arc::new(rollout);
         live.replies.retain(|(ask, _)| !heard.contains(ask));
         if is_kept {
             live.told.clear();
@@ -94,7 +95,7 @@ impl Controller {
         if since < KEPT_EVERY || self.keeper.is_writing() {
             return;
         }
-        let rollout = live.rollout.clone();
+        let rollout = Rollout::clone(&live.rollout);
         let watched = humantime::format_duration(Duration::from_secs(watched_ms / 1000));
         let reason = format!("the step was watched for {watched}");
         self.note(Change::RolloutMoved(Box::new(rollout.clone())));
@@ -131,7 +132,7 @@ impl Controller {
         self.rollouts.retain(|service, _| kept.contains_key(service));
         for (service, rollout) in kept {
             let lives = self.rollouts.get(&service);
-            if lives.is_none_or(|live| live.rollout != **rollout) {
+            if lives.is_none_or(|live| *live.rollout != **rollout) {
                 let same = lives.filter(|live| live.rollout.is_same(&rollout));
                 let begun = same.and_then(|live| live.begun.clone());
                 let live = Live { begun, ..Live::of(Rollout::clone(&rollout).resumed()) };
@@ -159,7 +160,7 @@ impl Controller {
         let kind = if before.is_none() { "rollout_started" } else { "rollout" };
         let actor = by.cloned().unwrap_or_else(itself);
         let mut draft = self.draft_of(kind, actor, &reason, (&rollout.service, then));
-        draft.before = before.as_ref().map_or(Value::Null, described);
+        draft.before = before.as_deref().map_or(Value::Null, described);
         draft.after = described(rollout);
         match before {
             None => {
@@ -238,7 +239,7 @@ impl Controller {
     }
 
     fn tell_ended(&mut self, live: &Live, outcome: Outcome, journal: Option<Head>) {
-        let Rollout { service, to, cause, .. } = &live.rollout;
+        let Rollout { service, to, cause, .. } = &*live.rollout;
         let incident = self.finished_rollout(&live.rollout);
         let report = incident.as_ref().map(|incident| incident.path.clone());
         let ended = outcome.phase().label();
@@ -274,7 +275,7 @@ impl Controller {
 impl Live {
     pub(super) fn of(rollout: Rollout) -> Self {
         Self {
-            rollout,
+            rollout: Arc::new(rollout),
             since: Counted::default(),
             asks: Vec::new(),
             replies: Vec::new(),

@@ -160,7 +160,8 @@ impl ServiceCollector {
             return None;
         }
         self.epoch = service.epoch;
-        self.exposure.iter_mut().for_each(|exposure| *exposure = Exposure::default());
+        let was_split = self.is_split();
+        self.exposure.iter_mut().for_each(|exposure| exposure.follow_split(was_split));
         self.poll_lines(service, now);
         // Some requests since the last evaluation began under the old split.
         let look = self.plan.outcomes.look().wrapping_add(1);
@@ -252,9 +253,17 @@ impl ServiceCollector {
     /// Begins or ends to note the players of each version.
     pub(in crate::control::evaluator) fn watch_players(&mut self, watch: bool) {
         match watch {
-            true => drop(self.exposure.get_or_insert_default()),
+            true if self.exposure.is_none() => {
+                self.exposure = Some(Exposure::begun(self.is_split()));
+            }
+            true => {}
             false => self.exposure = None,
         }
+    }
+
+    /// Whether several versions have players.
+    fn is_split(&self) -> bool {
+        !self.canaries.is_empty() || self.alone.len() > 1
     }
 
     /// The players of each version since the split changed last, if they are noted.
@@ -316,9 +325,11 @@ impl ServiceCollector {
     /// Notes on which version a player was seen, if the split in force sent the player there: neither the one before,
     /// whose requests end for a while yet, nor a test of the player on another version.
     fn expose(&mut self, version: u16, ending: &Ending) {
-        let is_drawn = ending.look != 0 && ending.split == self.epoch as u8;
-        if let Some(exposure) = self.exposure.as_mut().filter(|_| is_drawn) {
-            exposure.add(Player(ending.player), version, ending.look);
+        let Some(exposure) = self.exposure.as_mut().filter(|_| ending.look != 0) else { return };
+        let player = Player(ending.player);
+        match ending.split == self.epoch as u8 {
+            true => exposure.add(player, version, ending.look),
+            false => exposure.knows(player),
         }
     }
 

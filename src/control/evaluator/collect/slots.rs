@@ -79,11 +79,23 @@ impl Slots {
         self.tried > 0
     }
 
+    /// Lets the time until `began` pass, in which nothing began: its slots were renewed. Returns the block that it closes.
+    fn pass_quiet_time(&mut self, began: Duration) -> Option<Attempts> {
+        let from = std::mem::replace(&mut self.from, began);
+        if self.borders.iter().any(|border| from < *border && *border <= began) {
+            self.lineup.clear();
+        }
+        self.lineup.add(&Attempts::default(), began)
+    }
+
     /// Blocks of slots that have become final, and blocks of the later slots as they are now.
     pub(super) fn poll(&mut self, ledger: &Ledger, scope: &Scope) -> [Vec<Attempts>; 2] {
         let (mut last, mut so_far) = (Vec::new(), Vec::new());
         let mut ahead: Option<Lineup> = None;
         for (began, (end, counts)) in ledger.slots(self.canary, self.from) {
+            if ahead.is_none() && began > self.from {
+                last.extend(self.pass_quiet_time(began));
+            }
             if self.is_mixed(began, end) {
                 match (&mut ahead, end) {
                     (Some(ahead), _) => ahead.clear(),
@@ -130,4 +142,68 @@ fn is_alone(alone: Option<u8>, canary: &SlotCounts) -> bool {
     alone.is_some_and(|alone| {
         groups.all(|(group, tally)| group == usize::from(alone) || tally.trials() == 0)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{Ending, NO_TIME, What};
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    /// A request of each version in turn, with time between them in which nothing happens. `border`: when the split changes.
+    fn blocks(pause: Duration, border: Option<Duration>) -> Vec<[u64; 2]> {
+        let (mut now, mut look, mut started) = (Duration::from_secs(9), 1, [0_u64; 2]);
+        let mut ledger = Ledger::new(2, 0, false, look, now);
+        ledger.wait_for(MS(30_000));
+        let mut slots = Slots::new(1, now);
+        let (mut found, end) = (Vec::new(), now + Duration::from_secs(20));
+        let mut due = [(0, now + MS(50)), (1, now + MS(50) + pause)].into_iter().peekable();
+        let mut border = border.map(|after| now + after);
+        while now < end {
+            (now, look) = (now + MS(10), look + 1);
+            ledger.look(look, started.into_iter(), now);
+            while let Some((version, _)) = due.next_if(|(_, at)| *at <= now) {
+                started[version] += 1;
+                let ending = Ending {
+                    look,
+                    split: 0,
+                    arm: 0,
+                    player: version as u16,
+                    network: 0,
+                    endpoint: 0,
+                    group: 0,
+                    fresh: false,
+                    what: What::Served,
+                    head_us: 1_000,
+                    whole_us: NO_TIME,
+                };
+                ledger.add(version, &ending, now);
+            }
+            if border.take_if(|at| *at <= now).is_some() {
+                slots.weight_step(now);
+            }
+            let scope = Scope { patience: MS(100), horizon: MS(30_000), alone: None, now };
+            let [last, _] = slots.poll(&ledger, &scope);
+            ledger.read_until(slots.read_until());
+            let requests = |block: &Attempts| [block.requests.baseline, block.requests.canary];
+            found.extend(last.iter().map(|block| requests(block).map(|tally| tally.trials())));
+        }
+        found
+    }
+
+    #[test]
+    fn requests_with_a_quiet_time_between_them_are_of_one_block_unless_too_much_is_between_them() {
+        for (pause, together) in [(0, true), (300, true), (4_500, true), (5_500, false)] {
+            let expected = if together { vec![[1, 1]] } else { vec![] };
+            assert_eq!(blocks(MS(pause), None), expected, "{pause} ms apart");
+        }
+    }
+
+    #[test]
+    fn requests_before_and_after_a_change_of_the_split_in_a_quiet_time_are_never_of_one_block() {
+        for border in [100, 500, 1_000, 1_900] {
+            assert_eq!(blocks(MS(2_000), Some(MS(border))), Vec::<[u64; 2]>::new(), "{border} ms");
+        }
+    }
 }

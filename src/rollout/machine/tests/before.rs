@@ -156,6 +156,43 @@ fn a_pause_stops_no_webhook() {
     assert_eq!(stage.phase(), Phase::RolledBack);
 }
 
+/// Regression: read-only mode without an end beside a weekly window kept the leave over a process that was down while
+/// the window ended and began again.
+#[test]
+fn leave_to_grow_is_for_the_windows_of_that_time_and_not_for_those_that_begin_again() {
+    let leave = || Event::BreakIn { by: "bo".into(), second: None, reason: "P1".into() };
+    let frozen = |of: &[(&str, u64)]| {
+        let since_unix_ms = of.iter().map(|(name, since)| ((*name).to_owned(), *since)).collect();
+        let also = of[1..].iter().map(|(name, _)| (*name).to_owned()).collect();
+        let window = of[0].0.to_owned();
+        Some(Frozen { window, also, since_unix_ms, ..friday() })
+    };
+    for (then, grows) in [
+        (frozen(&[("peak", 7), ("read-only", 3)]), true),
+        (frozen(&[("read-only", 3)]), true),
+        (frozen(&[("peak", 9), ("read-only", 3)]), false),
+        (frozen(&[("peak", 7), ("read-only", 8)]), false),
+        (frozen(&[("peak", 9)]), false),
+    ] {
+        for is_kept in [false, true] {
+            let mut stage = Stage::new(PLAN);
+            stage.seen.frozen = frozen(&[("peak", 7), ("read-only", 3)]);
+            stage.tick(1);
+            stage.send(leave());
+            if is_kept {
+                // The process is down between the two.
+                let kept = serde_json::to_string(&stage.rollout).expect("JSON");
+                let rollout: crate::rollout::Rollout = serde_json::from_str(&kept).expect(&kept);
+                stage.rollout = rollout.resumed();
+            }
+            stage.seen.frozen.clone_from(&then);
+            stage.tick(1);
+            assert_eq!(stage.phase() == Phase::Growing, grows, "{then:?}");
+            assert_eq!(stage.rollout.break_in.is_some(), grows, "{then:?}");
+        }
+    }
+}
+
 /// Regression: leave for one window opened whatever froze growth beside it: another window, read-only mode.
 #[test]
 fn leave_to_grow_covers_what_froze_growth_when_it_was_given_and_nothing_else() {

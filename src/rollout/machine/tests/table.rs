@@ -140,6 +140,7 @@ fn each_transition_of_the_table_is_taken_and_no_other_one() {
                 stage.rollout.frozen = Some(Frozen {
                     window,
                     also: Vec::new(),
+                    since_unix_ms: Default::default(),
                     until_unix_ms: None,
                     second_person: false,
                 });

@@ -84,6 +84,7 @@ fn a_rollback_asks_no_window() {
     let frozen = crate::rollout::state::Frozen {
         window: "a".into(),
         also: Vec::new(),
+        since_unix_ms: Default::default(),
         until_unix_ms: None,
         second_person: true,
     };
