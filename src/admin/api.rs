@@ -173,10 +173,20 @@ async fn record(
     let (Path(name), Query(RecordParameters { version, route })) = (name?, parameters?);
     let (found, snapshot) = {
         let controller = observatory.controller();
-        (controller.record_of(&name, &version, route.as_deref()), controller.snapshot())
+        let record = controller.record_of(&name, &version, route.as_deref());
+        let is_lost = controller.has_lost_record(&name, &version, route.as_deref());
+        (record.ok_or(is_lost), controller.snapshot())
     };
-    let Some(judge) = found else {
-        return Err(no_record(&snapshot, &name, &version, route.as_deref()));
+    let judge = match found {
+        Ok(judge) => judge,
+        Err(true) => {
+            let detail = format!(
+                "the verdict that ejected `{version}` of `{name}` is one of an earlier process, and what it had counted \
+                 ended with that; `tidegate status` shows the verdict, and `tidegate incidents` its report"
+            );
+            return Err(Problem::new(StatusCode::NOT_FOUND, detail));
+        }
+        Err(false) => return Err(no_record(&snapshot, &name, &version, route.as_deref())),
     };
     // This may take long, so the controller is not locked.
     let (title, record) = judge();

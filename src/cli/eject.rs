@@ -125,10 +125,15 @@ fn effect(answer: &SubjectAnswer) -> String {
     format!(": {moves}{left}")
 }
 
-/// A line for each ejected version of `service`, each with a newline before it.
+/// A line for each ejected version of `service`, each with a newline before it. What a verdict says at length,
+/// `tidegate status` shows.
 pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
     let each = ejected.iter().map(|Ejected { version, ejection, share_when_reinstated }| {
-        let (since, share) = (since(ejection), percent(*share_when_reinstated));
+        let mut ejection = ejection.clone();
+        if ejection.by == "verdict" {
+            ejection.reason.clear();
+        }
+        let (since, share) = (since(&ejection), percent(*share_when_reinstated));
         let back = way_back(service, version);
         format!(
             "\n{version} is ejected {since}; `{back}` reinstates it, with {share} of the players"

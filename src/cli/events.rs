@@ -116,7 +116,8 @@ fn line(event: &Event) -> String {
     put(&matter.version);
     put(&matter.endpoint);
     put(&matter.route.as_ref().map(|route| format!("on {route}")));
-    put(&matter.by.as_ref().map(|by| format!("by {by}")));
+    let second = matter.second.as_ref().map(|second| format!(", approved by {second}"));
+    put(&matter.by.as_ref().map(|by| format!("by {by}{}", second.unwrap_or_default())));
     // A file may have several problems, one per line.
     let lines: Vec<&str> = matter.reason.lines().map(str::trim).collect();
     let mut text = lines.join("; ");
@@ -180,6 +181,10 @@ mod tests {
             "2026-11-25T13:00:00.250Z  configuration_rejected  -  edge.yaml:1:1: a: wrong; edge.yaml:2:1: b: \
              wrong"
         );
+        let second = Some("bob".to_owned());
+        let matter = EventDetails { by: Some("ann".to_owned()), second, ..event.matter.clone() };
+        let with = Event { kind: EventKind::Weights, matter, ..event.clone() };
+        assert!(line(&with).contains("  by ann, approved by bob: it fails"), "{}", line(&with));
         let matter =
             EventDetails { reason: String::new(), share: Some(0.05), ..event.matter.clone() };
         let back = Event { kind: EventKind::Reinstated, matter, ..event };

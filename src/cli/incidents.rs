@@ -4,7 +4,7 @@ mod text;
 
 use std::{
     fs::OpenOptions,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -16,6 +16,7 @@ use super::{
     failure::{Exit, Failure},
     printable::printable,
     say::{say, say_as_is},
+    wrapped::COLUMNS,
 };
 use crate::{
     admin::model::IncidentList,
@@ -79,7 +80,9 @@ pub(super) fn run(arguments: &IncidentsArguments) -> Result<(), Failure> {
     }
     if id.is_none() {
         let list: IncidentList = printable(&client.call::<IncidentList>(Call::get(target))?)?;
-        say(&text::listed(&list, usize::from(*limit)));
+        // A program that reads it wants all of it.
+        let columns = io::stdout().is_terminal().then_some(COLUMNS);
+        say(&text::listed(&list, usize::from(*limit), columns));
         return Ok(());
     }
     let incident: Incident = client.call(Call::get(target)).map_err(about)?;

@@ -1,6 +1,6 @@
 //! `tidegate rollout`: starts a rollout, shows it, waits for its end, and commands it.
 
-mod report;
+pub(in crate::cli) mod report;
 mod wait;
 
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use super::{
     failure::{Exit, Failure},
     file::text_of,
     printable::printable,
-    say::{say, say_json},
+    say::{complain, say, say_json},
 };
 use crate::{
     admin::model::{Priority, Rollout, RolloutAnswer, RolloutCommand, RolloutRequest},
@@ -188,9 +188,9 @@ fn start(arguments: &StartArguments) -> Result<ExitCode, Failure> {
     if !*wait {
         return tell(&answer, change.json).map(|()| ExitCode::SUCCESS);
     }
-    if !change.json {
-        answer.warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
-    }
+    // Standard output has the progress, for programs as JSON.
+    let warn = if change.json { complain } else { say };
+    answer.warnings.iter().for_each(|warning| warn(&format!("warning: {warning}")));
     let started = Some(answer.rollout.started);
     wait::wait((&change.client, service), *timeout, change.json, started)
 }

@@ -2,14 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{columns, eject::since};
+use super::{columns, eject::since, rollout::report::waits};
 use crate::{
     admin::model::{
         Endpoint, EndpointState, RolloutSummary, Service, State, Version, VersionVerdict,
     },
     analysis::{Answer, Verdict},
     control::events::way_back,
-    rollout::Phase,
 };
 
 const HEADINGS: [&str; 11] = [
@@ -64,11 +63,8 @@ fn unserved(service: &Service, text: &mut String) {
 /// Reports the rollout in progress.
 fn rollout(service: &Service, text: &mut String) {
     let Some(rollout) = &service.rollout else { return };
-    let RolloutSummary { to, phase, step, steps, cause, missing } = rollout;
-    let waits = match (phase, &**missing) {
-        (Phase::Paused, _) | (_, []) => cause.clone(),
-        (_, missing) => format!("waits for {}", missing.join(", ")),
-    };
+    let RolloutSummary { to, phase, step, steps, cause, missing, last_transition } = rollout;
+    let waits = waits((*phase, cause, missing), last_transition.as_ref());
     let phase = phase.label().replace('_', " ");
     // Writing to a string does not fail.
     let _ = writeln!(

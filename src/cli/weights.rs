@@ -231,5 +231,10 @@ mod tests {
              v42 is ejected since 2026-11-26T18:00:00Z by ops (pays twice); `tidegate reinstate \
              game-api v42` reinstates it, with 10% of the players"
         );
+        // Regression: each change repeated the verdicts of all ejected versions.
+        answer.ejected[0].ejection.by = "verdict".to_owned();
+        assert!(
+            report(&answer).contains("v42 is ejected since 2026-11-26T18:00:00Z by verdict; `")
+        );
     }
 }

@@ -6,10 +6,15 @@ pub(super) const COLUMNS: usize = 100;
 /// `text` in lines of at most [`COLUMNS`], all but the first of which begin with `indent` spaces. A word that is longer
 /// than a line stays whole, since a name or a command is to be copied.
 pub(super) fn wrapped(text: &str, indent: usize) -> String {
+    wrapped_to(text, indent, COLUMNS)
+}
+
+/// The same in lines of at most so many `columns`.
+pub(super) fn wrapped_to(text: &str, indent: usize, columns: usize) -> String {
     let (mut lines, mut used) = (String::new(), 0);
     for word in text.split_inclusive(' ') {
         let length = word.trim_end().chars().count();
-        if used > indent && used + length > COLUMNS {
+        if used > indent && used + length > columns {
             lines.truncate(lines.trim_end().len());
             lines.push('\n');
             lines.push_str(&" ".repeat(indent));

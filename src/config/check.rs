@@ -17,6 +17,7 @@ mod jwt;
 mod limit;
 mod matching;
 mod pin;
+mod plan_warnings;
 mod plans;
 mod read_only;
 mod retry;

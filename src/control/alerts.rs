@@ -55,6 +55,8 @@ pub enum AlertName {
     EndpointOut,
     /// A rollout went back to the split before it.
     RolloutRolledBack,
+    /// A step of a rollout waits for an approval.
+    RolloutWantsApproval,
     /// A rollout waits for people, or its evidence is not believed.
     RolloutWaits,
     /// The journal cannot be written.
@@ -77,6 +79,7 @@ impl AlertName {
             Self::SharedOutage => "TidegateSharedOutage",
             Self::EndpointOut => "TidegateEndpointOut",
             Self::RolloutRolledBack => "TidegateRolloutRolledBack",
+            Self::RolloutWantsApproval => "TidegateRolloutWantsApproval",
             Self::RolloutWaits => "TidegateRolloutWaits",
             Self::JournalFailing => "TidegateJournalFailing",
             Self::JournalNotIntact => "TidegateJournalNotIntact",
@@ -96,6 +99,7 @@ impl AlertName {
             | Self::VersionWorse
             | Self::NearMiss
             | Self::RolloutRolledBack
+            | Self::RolloutWantsApproval
             | Self::RolloutWaits
             | Self::EndpointOut => "warning",
         }
@@ -112,6 +116,7 @@ impl AlertName {
             Self::SharedOutage => "baseline and canaries fail alike",
             Self::EndpointOut => "gets no requests",
             Self::RolloutRolledBack => "was rolled back: the split before its rollout is in force",
+            Self::RolloutWantsApproval => "has a rollout that waits for an approval",
             Self::RolloutWaits => "has a rollout that needs somebody",
             Self::JournalFailing => "the journal cannot be written, so changes are refused",
             Self::JournalNotIntact => "the journal is not as it was written",
@@ -254,17 +259,22 @@ impl Alerts {
             // More refused requests may be intended.
             EventKind::RefusalsRise => {}
             EventKind::RolloutRolledBack => {
-                self.end(&version(AlertName::RolloutWaits), now);
+                self.end_of_rollout(version, now);
                 self.note(version(AlertName::RolloutRolledBack), matter, now);
             }
             EventKind::RolloutWarning => {
                 self.note(version(AlertName::RolloutWaits), matter, now);
             }
+            EventKind::RolloutWantsApproval => {
+                self.begin(version(AlertName::RolloutWantsApproval), matter, now);
+            }
+            // Leave to grow is no answer.
+            EventKind::Rollout if matter.what.as_deref() == Some("break_in") => {}
+            EventKind::Rollout => self.end(&version(AlertName::RolloutWantsApproval), now),
             EventKind::RolloutDone | EventKind::RolloutAborted => {
-                self.end(&version(AlertName::RolloutWaits), now);
+                self.end_of_rollout(version, now);
             }
             EventKind::RolloutStarted
-            | EventKind::Rollout
             | EventKind::Started
             | EventKind::PinsMoved
             | EventKind::Mode
@@ -274,6 +284,13 @@ impl Alerts {
             | EventKind::CutoverUndone
             | EventKind::Configuration
             | EventKind::ConfigurationRejected => {}
+        }
+    }
+
+    /// Nobody waits for anything any more.
+    fn end_of_rollout(&mut self, version: impl Fn(AlertName) -> AlertKey, now: SystemTime) {
+        for name in [AlertName::RolloutWaits, AlertName::RolloutWantsApproval] {
+            self.end(&version(name), now);
         }
     }
 

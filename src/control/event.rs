@@ -80,6 +80,8 @@ pub enum EventKind {
     RolloutRolledBack,
     /// A rollout was given up.
     RolloutAborted,
+    /// A step of a rollout waits for a person to approve it.
+    RolloutWantsApproval,
     /// Something about a rollout that people should know.
     RolloutWarning,
     /// The journal cannot be written: changes on request are refused.
@@ -145,6 +147,7 @@ impl EventKind {
             Self::RolloutDone => "rollout_done",
             Self::RolloutRolledBack => "rollout_rolled_back",
             Self::RolloutAborted => "rollout_aborted",
+            Self::RolloutWantsApproval => "rollout_wants_approval",
             Self::RolloutWarning => "rollout_warning",
             Self::JournalFailing => "journal_failing",
             Self::JournalWorks => "journal_works",
@@ -177,9 +180,16 @@ pub struct EventDetails {
     /// The share of players, 0 to 1, that a reinstated version gets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
+    /// What was done, where one kind stands for several: the command of a person to a rollout, or what it did by itself,
+    /// as the journal names it; `rollback` of a cutover that led back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub what: Option<String>,
     /// Who caused it: a token's name, `verdict`, or the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// The second person, if one agreed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second: Option<String>,
     /// The reason or the evidence.
     #[serde(default)]
     pub reason: String,

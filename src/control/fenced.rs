@@ -160,10 +160,11 @@ async fn opened(state: Option<&FenceState>) {
     }
 }
 
-/// Waits until the versions that lose their writes have none in flight; returns those that still have some when the
-/// move was undone.
+/// Waits until the versions that lose their writes have none in flight; returns those that still had some when the
+/// move was undone. Then those that were held begin on one of these, and are not counted.
 async fn quiet(raising: &super::controller::Raising) -> Vec<(String, u64)> {
     let deadline = raising.raised.fence().deadline().map_or_else(Instant::now, Instant::from_std);
+    let mut before = raising.left();
     let mut passed = true;
     for worker in raising.ask_workers() {
         passed &= timeout_at(deadline, worker).await.is_ok();
@@ -183,10 +184,13 @@ async fn quiet(raising: &super::controller::Raising) -> Vec<(String, u64)> {
         }
         if raising.raised.is_undone() {
             return match passed {
-                true => left,
+                true if before.is_empty() => left,
+                true => before,
                 false => vec![("a worker that did not answer".to_owned(), 0)],
             };
         }
+        // It was not undone when they were counted.
+        before = left;
         sleep(LOOK_EVERY).await;
     }
 }

@@ -348,6 +348,7 @@ fn judged(service: &mut metrics::Service, controller: &Controller) {
             phases: Phase::ALL.map(|phase| (phase.label(), phase == rollout.phase)).to_vec(),
             step: rollout.step + 1,
             steps: rollout.plan.steps().len(),
+            wants_approval: rollout.wants_approval(),
             due_s: rollout.due.filter(|_| !rollout.phase.is_end()).map(|due| {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                 due.by_unix_ms as f64 / 1e3 - now.unwrap_or_default().as_secs_f64()

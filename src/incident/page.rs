@@ -193,7 +193,7 @@ fn rollout(html: &mut Html, review: &Review) {
             ];
             ("", cells)
         });
-        html.table("Steps of the plan; gates of the last step with their replies", &heads, rows);
+        html.table("Steps of the plan; gates with their last replies", &heads, rows);
     });
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::text::{number, rfc3339, seconds};
 use crate::{
     config::schema::{GateKind, Step},
-    rollout::{Entry, GateReply, On, Rollout},
+    rollout::{Entry, GateReply, Judged, On, Reply, Rollout},
 };
 
 /// A rollout that has ended.
@@ -48,7 +48,8 @@ pub struct ReviewedStep {
     pub began_at: Option<String>,
     /// How long it lasted, in seconds; absent if it was not reached.
     pub lasted_s: Option<f64>,
-    /// The gates of the step, each with its latest reply, if it is known.
+    /// The gates of the step, each with its latest reply, if it is known: of steps before the last one the journal has
+    /// them.
     pub gates: Vec<String>,
 }
 
@@ -90,6 +91,33 @@ impl Review {
             transitions: rollout.entries.iter().map(Turn::from).collect(),
         }
     }
+
+    /// Adds the replies of the gates of steps before the last one, as the journal has them: `judged`, the oldest first.
+    pub fn learn(&mut self, judged: &[Judged]) {
+        for step in &mut self.steps {
+            let of_step = || judged.iter().rev().filter(|judged| judged.step == step.step);
+            for gate in &mut step.gates {
+                let known = of_step().flat_map(|judged| &judged.gates);
+                let mut replies = known.filter(|said| *gate == bare(&said.gate, said.kind));
+                if let Some(said) = replies.next() {
+                    *gate += &replied(said.reply, &said.why);
+                }
+            }
+        }
+    }
+}
+
+/// A gate without a reply.
+fn bare(name: &str, kind: GateKind) -> String {
+    let kind = match kind {
+        GateKind::Guardrail => "guardrail",
+        GateKind::Signal => "signal",
+    };
+    format!("{name} ({kind})")
+}
+
+fn replied(reply: Reply, why: &str) -> String {
+    format!(": {}, {why}", reply.label())
 }
 
 impl From<&Entry> for Turn {
@@ -127,16 +155,15 @@ fn reviewed((nth, step): (usize, &Step), rollout: &Rollout, ended_unix_ms: u64) 
     let until = left.map_or(ended_unix_ms, |entry| entry.at_unix_ms);
     let lasted = began_unix_ms.map(|began| until.saturating_sub(began));
     let replies = (nth == rollout.step).then_some(&rollout.progress.replies);
+    // An ejection comes between two looks at the gates.
+    let is_ejected = entries.iter().any(|entry| entry.on == On::Ejected);
+    let before = if is_ejected { " (before the version was ejected)" } else { "" };
     let gates = step.gates.iter().enumerate().map(|(gate, of)| {
-        let kind = match of.kind {
-            GateKind::Guardrail => "guardrail",
-            GateKind::Signal => "signal",
-        };
         let reply = replies.and_then(|replies| replies.get(gate)?.as_ref());
         let reply = reply.map_or(String::new(), |GateReply { reply, why }| {
-            format!(": {}, {why}", reply.label())
+            format!("{}{before}", replied(*reply, why))
         });
-        format!("{} ({kind}){reply}", of.question)
+        format!("{}{reply}", bare(&of.question.to_string(), of.kind))
     });
     ReviewedStep {
         step: nth + 1,
@@ -164,7 +191,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{problem::FieldPath, units::Weight},
-        rollout::{Event, Observed, Plan, Reply, Start, apply, start},
+        rollout::{Event, Observed, Plan, Start, apply, start},
     };
 
     const PLAN: &str = r#"[{"weight":"5%","for":"30s","requests":100,"gates":["evidence"]},
@@ -218,10 +245,49 @@ mod tests {
         assert_eq!(until, Some(50.0), "until the guardrail failed");
         assert_eq!(second.gates[0], "evidence (guardrail): fail, it says so");
         assert!(second.gates[1].starts_with("approval (signal)"), "{:?}", second.gates);
+        assert_eq!(first.gates, ["evidence (guardrail)"], "nothing remembers it here");
         assert_eq!((third.began_at.as_deref(), third.lasted_s), (None, None));
         assert_eq!(third.demands, "bake 2 h");
         let turns: Vec<_> = review.transitions.iter().map(|turn| &*turn.on).collect();
         assert!(turns.starts_with(&["grow"]) && turns.contains(&"guardrail"), "{turns:?}");
         assert_eq!(turns.last(), Some(&"restored"));
+    }
+
+    /// Regression: a report had the replies of the last step alone, although the journal has those of all.
+    #[test]
+    fn the_replies_of_earlier_steps_are_those_of_the_journal() {
+        let judged = |step: usize, gates: serde_json::Value| -> Judged {
+            let entry = serde_json::json!({ "step": step, "watched_s": 30.0, "requests": 600, "gates": gates });
+            serde_json::from_value(entry).expect("a judgement")
+        };
+        let said = |gate: &str, kind: &str, why: &str| serde_json::json!({ "gate": gate, "kind": kind, "reply": "pass", "why": why });
+        let mut review = Review::new(&failed());
+        review.learn(&[
+            judged(1, serde_json::json!([said("evidence", "guardrail", "at first")])),
+            judged(1, serde_json::json!([said("evidence", "guardrail", "certainly healthy")])),
+            judged(
+                2,
+                serde_json::json!([
+                    said("evidence", "guardrail", "older"),
+                    said("approval", "signal", "ann approves")
+                ]),
+            ),
+        ]);
+        assert_eq!(review.steps[0].gates, ["evidence (guardrail): pass, certainly healthy"]);
+        let [evidence, approval] = &*review.steps[1].gates else { panic!("{:?}", review.steps[1]) };
+        assert_eq!(evidence, "evidence (guardrail): fail, it says so");
+        assert!(approval.starts_with("approval (signal): undecided"), "its own reply: {approval}");
+    }
+
+    #[test]
+    fn replies_before_an_ejection_say_so() {
+        let mut rollout = failed();
+        // As it was while the second step was in force.
+        rollout.phase = crate::rollout::Phase::Growing;
+        let ejected =
+            Event::Ejected { version: "v42".to_owned(), reason: "v42 is worse".to_owned() };
+        let ended = apply(&rollout, ejected, at(60_000)).expect("no command").0;
+        let gates = &Review::new(&ended).steps[1].gates;
+        assert!(gates[0].ends_with("it says so (before the version was ejected)"), "{gates:?}");
     }
 }

@@ -186,12 +186,17 @@ pub enum Action {
     Finish(Outcome),
 }
 
-/// The commands that are possible in a phase, as a sentence part.
-fn possible(phase: Phase) -> String {
-    let commands: Vec<&str> = commands(phase).into_iter().map(On::command).collect();
-    match &*commands {
-        [] => "it has ended, so start another one".to_owned(),
-        commands => format!("possible: {}", commands.join(", ")),
+/// What is possible in a phase instead of the command `on`, as a sentence part; `asks`: whether the step asks for an
+/// approval.
+fn possible(phase: Phase, on: On, asks: bool) -> String {
+    let commands = commands(phase).into_iter().filter(|on| asks || *on != On::Approve);
+    let commands: Vec<&str> = commands.map(On::command).collect();
+    match (&*commands, on) {
+        ([], On::Rollback | On::Abort) => "it has ended, and its way back with it; `tidegate rollback` leads back \
+                                           from what was changed last, and `tidegate weights` sets any split"
+            .to_owned(),
+        ([], _) => "it has ended, so start another one".to_owned(),
+        (commands, _) => format!("possible: {}", commands.join(", ")),
     }
 }
 
@@ -212,13 +217,15 @@ pub enum Refused {
     #[error(
         "`{}` is not possible while the rollout is {phase}; {}",
         on.command(),
-        possible(*phase)
+        possible(*phase, *on, *asks)
     )]
     Phase {
         /// The phase.
         phase: Phase,
         /// The command.
         on: On,
+        /// Whether the step asks for an approval.
+        asks: bool,
     },
     /// Something else speaks against it: what is wrong, a semicolon, and what would be right.
     #[error("{0}")]

@@ -69,7 +69,7 @@ pub fn evidence(gate: &GateAnswer, ratio: Option<&Mismatch>) -> GateReply {
     let requests = gate.requests.canary;
     match (gate.answer, ratio) {
         (Answer::Fail, _) => Reply::Fail.because(format!(
-            "worse than the baseline: evidence of {against:.1} nats, where {:.1} suffice, after {requests} requests",
+            "worse than the baseline: evidence of {against:.1} nats, where {:.1} suffice, after {requests} compared requests",
             gate.log_threshold
         )),
         (_, Some(mismatch)) => {
@@ -77,7 +77,7 @@ pub fn evidence(gate: &GateAnswer, ratio: Option<&Mismatch>) -> GateReply {
         }
         (Answer::Healthy, None) => {
             let what = gate.health.map(|health| format!(": {health}")).unwrap_or_default();
-            Reply::Pass.because(format!("certainly healthy after {requests} requests{what}"))
+            Reply::Pass.because(format!("certainly healthy after {requests} compared requests{what}"))
         }
         (Answer::Undecided, None) => {
             let (found, needed) = gate.health.map_or((None, None), |health| {
@@ -92,8 +92,8 @@ pub fn evidence(gate: &GateAnswer, ratio: Option<&Mismatch>) -> GateReply {
                 _ => String::new(),
             };
             Reply::Undecided.because(match gate.warming {
-                Some(warming) => format!("{warming}; after {requests} requests{of}{doubt}"),
-                None => format!("nothing is certain after {requests} requests{of}{doubt}"),
+                Some(warming) => format!("{warming}; after {requests} compared requests{of}{doubt}"),
+                None => format!("nothing is certain after {requests} compared requests{of}{doubt}"),
             })
         }
     }
@@ -224,13 +224,13 @@ mod tests {
         assert_eq!(fail.reply, Reply::Fail);
         assert_eq!(
             fail.why,
-            "worse than the baseline: evidence of 7.2 nats, where 6.9 suffice, after 830 requests"
+            "worse than the baseline: evidence of 7.2 nats, where 6.9 suffice, after 830 compared requests"
         );
         let undecided = of(Answer::Undecided, None);
         assert_eq!(undecided.reply, Reply::Undecided);
         assert_eq!(
             undecided.why,
-            "nothing is certain after 830 requests: 1.5 of 3.0 nats for its health, and 7.2 nats against it"
+            "nothing is certain after 830 compared requests: 1.5 of 3.0 nats for its health, and 7.2 nats against it"
         );
         let warming = Warming::Time(Duration::from_secs(12));
         let cold = GateAnswer {
@@ -240,7 +240,7 @@ mod tests {
         };
         assert_eq!(
             evidence(&cold, None).why,
-            "warming up, 12 s left; after 830 requests: 1.5 of 3.0 nats for its health"
+            "warming up, 12 s left; after 830 compared requests: 1.5 of 3.0 nats for its health"
         );
         let healthy = of(Answer::Healthy, None);
         assert!(healthy.reply == Reply::Pass && healthy.why.contains("2.2 times"), "{healthy:?}");

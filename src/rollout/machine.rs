@@ -28,7 +28,7 @@ use super::{
     judged::Judged,
     phase::{On, Phase, is_legal, is_possible},
     split::share,
-    state::{BreakIn, Due, Entry, Outcome, Progress, Rollout, ms},
+    state::{BreakIn, Due, Entry, Frozen, Outcome, Progress, Rollout, ms},
 };
 use crate::config::schema::Gate;
 
@@ -125,6 +125,14 @@ pub fn start(
     }
 }
 
+/// A rollout that is being started, as it is while `frozen` freezes growth; the first tick finds that out by itself.
+pub fn begun_in(rollout: Rollout, frozen: Option<Frozen>, now: SystemTime) -> Rollout {
+    let state = Rollout { frozen, ..rollout };
+    let mut run = Run { state, actions: Vec::new(), now_unix_ms: unix_ms(now), judged: None };
+    run.show();
+    run.state
+}
+
 /// Applies `event` to a rollout. Returns the new state and the actions, in the order in which the caller
 /// carries them out. Only commands can be refused. A rollout that has ended does not change, except by the
 /// ways back from `done`.
@@ -205,8 +213,8 @@ fn explains(on: On, from: Phase, to: Phase) -> bool {
 impl Run {
     /// The command `on`, if the table has it for the phase.
     fn command(&self, on: On) -> Result<(), Refused> {
-        let phase = self.state.phase;
-        is_possible(phase, on).then_some(()).ok_or(Refused::Phase { phase, on })
+        let (phase, asks) = (self.state.phase, self.asks_for_approval());
+        is_possible(phase, on).then_some(()).ok_or(Refused::Phase { phase, on, asks })
     }
 
     /// Takes the transition `on` to `to`. All changes of the phase are here.

@@ -367,9 +367,21 @@ mod tests {
         for on in Phase::ALL.into_iter().flat_map(commands) {
             assert!(!on.command().contains('_'), "{on}");
         }
-        let refused = crate::rollout::Refused::Phase { phase: Phase::Pending, on: On::BreakIn };
-        assert!(refused.to_string().starts_with("`break-in` is not possible"), "{refused}");
-        assert!(refused.to_string().contains(", break-in"), "{refused}");
+        let refused =
+            |phase, on, asks| crate::rollout::Refused::Phase { phase, on, asks }.to_string();
+        let break_in = refused(Phase::Pending, On::BreakIn, false);
+        assert!(break_in.starts_with("`break-in` is not possible"), "{break_in}");
+        assert!(break_in.contains(", break-in"), "{break_in}");
+        // Regression: a step that asks for no approval was said to be approved, and a rollout that has ended to be
+        // rolled back by starting another one.
+        for (asks, named) in [(true, "resume, approve, rollback"), (false, "resume, rollback")] {
+            let promote = refused(Phase::Paused, On::Promote, asks);
+            assert!(promote.contains(named), "{promote}");
+        }
+        let back = refused(Phase::Aborted, On::Rollback, false);
+        assert!(back.ends_with("`tidegate weights` sets any split"), "{back}");
+        let pause = refused(Phase::Aborted, On::Pause, false);
+        assert!(pause.ends_with("it has ended, so start another one"), "{pause}");
     }
 
     #[test]

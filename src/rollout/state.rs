@@ -22,7 +22,7 @@ use super::{
     plan::Plan,
     split::{Weights, share, without},
 };
-use crate::config::schema::Gate;
+use crate::config::schema::{Gate, GateQuestion};
 
 /// Most transitions of a rollout that are remembered.
 const MOST_ENTRIES: usize = 100;
@@ -394,13 +394,28 @@ impl Entry {
         !matches!(self.on, On::Hold | On::GoOn)
     }
 
-    /// The entry as a sentence for people: the phase, what a person decided about an approval, and why.
+    /// What happened, as a sentence for people without who did it: what a person decided, or the phase, and why.
     pub fn told(&self) -> String {
-        let said = self.approves.map(|approves| if approves { "approved" } else { "rejected" });
-        let reason = Some(&*self.reason).filter(|reason| !reason.is_empty());
-        let parts: Vec<&str> =
-            [Some(self.to.label()), said, reason].into_iter().flatten().collect();
-        parts.join(": ")
+        let step = self.step + 1;
+        let what = match self.decided() {
+            "approve" => format!("step {step} is approved"),
+            "reject" => format!("step {step} is not approved"),
+            "promote" => format!("promoted: what is left of step {step} is skipped"),
+            "pause" => "paused".to_owned(),
+            "resume" => format!("resumed, {}", self.to.label()),
+            "break_in" => match &self.break_in {
+                Some(BreakIn { window, also, .. }) => {
+                    let windows = [std::slice::from_ref(window), also].concat().join(", ");
+                    format!("broke into the window {windows}")
+                }
+                None => "broke into the window".to_owned(),
+            },
+            "abort" => "given up".to_owned(),
+            "rollback" => "rolled back by a person".to_owned(),
+            _ => self.to.label().to_owned(),
+        };
+        let gap = if self.reason.is_empty() { "" } else { ": " };
+        format!("{what}{gap}{}", self.reason)
     }
 
     /// What was decided, in one word: what led to it, or `reject` if a person did not approve.
@@ -418,6 +433,8 @@ impl Rollout {
     #[must_use]
     pub fn resumed(mut self) -> Self {
         self.last_tick_ms = None;
+        // What this process finds missing, it tells people anew.
+        self.missing.clear();
         self.progress.asks.iter_mut().for_each(|ask| ask.open = 0);
         self.progress.ahead.iter_mut().for_each(|ahead| ahead.ask.open = 0);
         self
@@ -433,6 +450,15 @@ impl Rollout {
     /// The share of players that the version has by the weights in force, 0 to 1.
     pub fn share(&self) -> f64 {
         share(&self.weights, &self.to)
+    }
+
+    /// Whether the step waits for a person to approve it: its least time and requests are over.
+    pub fn wants_approval(&self) -> bool {
+        let is_asked = matches!(self.phase, Phase::Growing | Phase::Holding | Phase::Baking);
+        let is_approval = |one: &Missing| matches!(one, Missing::Gate { gate, reply: Reply::Undecided, .. } if *gate == GateQuestion::Approval.label());
+        let is_least =
+            |one: &Missing| matches!(one, Missing::Time { .. } | Missing::Requests { .. });
+        is_asked && self.missing.iter().any(is_approval) && !self.missing.iter().any(is_least)
     }
 
     /// Remembers a transition. Of too many, those go first that are not in the journal either, and last those that

@@ -89,6 +89,7 @@ pub(super) fn seal(
         binary: identity.binary.clone(),
         generation: draft.generation,
         epoch: draft.epoch,
+        split: draft.split,
         written_late_ms: late_ms,
     };
     let line = serde_json::to_string(&entry).map_err(|e| Unfit::Unreadable(e.to_string()))?;

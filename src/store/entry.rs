@@ -64,9 +64,13 @@ pub struct Entry {
     pub binary: Binary,
     /// Generation of the snapshot that the change led to.
     pub generation: u64,
-    /// Epoch of the service after the change, if it has one.
+    /// Epoch of the writes of the service after the change, as its versions see it, if it has a fence. Entries without
+    /// `split` are of an earlier release, and have here what `split` is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
+    /// Number of the split of the service after the change: it grows with each change of shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<u64>,
     /// Milliseconds from the change to its entry, if the change did not wait for the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written_late_ms: Option<u64>,
@@ -171,6 +175,8 @@ pub struct Draft {
     pub generation: u64,
     /// See [`Entry::epoch`].
     pub epoch: Option<u64>,
+    /// See [`Entry::split`].
+    pub split: Option<u64>,
 }
 
 impl Draft {
@@ -190,6 +196,7 @@ impl Draft {
             config_hash: None,
             generation: 0,
             epoch: None,
+            split: None,
         }
     }
 }

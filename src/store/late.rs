@@ -48,8 +48,8 @@ impl Late {
         draft.service = optional(service);
         draft.ticket = optional(ticket);
         draft.config_hash = optional(config_hash);
-        (draft.impact, draft.generation, draft.epoch) =
-            (self.draft.impact, self.draft.generation, self.draft.epoch);
+        (draft.impact, draft.generation) = (self.draft.impact, self.draft.generation);
+        (draft.epoch, draft.split) = (self.draft.epoch, self.draft.split);
         draft
     }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use rusqlite::Connection;
 use serde_json::Value;
 
-use super::{error::StoreError, filter::Filter};
+use super::{error::StoreError, filter::Filter, kind::EntryKind};
 use crate::config::problem::closest;
 
 /// Whether an entry is about the service `:service`.
@@ -88,10 +88,16 @@ pub(super) fn last_weights(
                 place.insert(weights.clone());
             }
         };
-        if let (Some("weights"), Some(service)) =
-            (entry["kind"].as_str(), entry["service"].as_str())
-        {
-            note(service, &entry["after"]);
+        if let Some(service) = entry["service"].as_str() {
+            match entry["kind"].as_str().and_then(EntryKind::named) {
+                Some(EntryKind::Weights | EntryKind::Cutover | EntryKind::Rollback) => {
+                    note(service, &entry["after"]);
+                }
+                Some(EntryKind::RolloutStarted | EntryKind::Rollout) => {
+                    note(service, &entry["after"]["weights"]);
+                }
+                _ => {}
+            }
         }
         for (service, split) in entry["after"]["services"].as_object().into_iter().flatten() {
             note(service, &split["weights"]);

@@ -13,7 +13,7 @@ use super::{
 use crate::config::problem::escaped;
 
 /// The names of the columns, in their order.
-pub const COLUMNS: [&str; 23] = [
+pub const COLUMNS: [&str; 24] = [
     "seq",
     "time",
     "node",
@@ -37,6 +37,7 @@ pub const COLUMNS: [&str; 23] = [
     "written_late_ms",
     "boot",
     "hash",
+    "split",
 ];
 
 /// Writes a report, row by row.
@@ -59,7 +60,7 @@ impl<W: io::Write> ReportWriter<W> {
             value => value.to_string(),
         };
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let cells: [String; 23] = [
+        let cells: [String; 24] = [
             entry.seq.to_string(),
             written(entry.at),
             entry.node.clone(),
@@ -87,6 +88,7 @@ impl<W: io::Write> ReportWriter<W> {
             number(entry.written_late_ms),
             entry.boot.clone(),
             hash.to_string(),
+            number(entry.split),
         ];
         let cells = cells.iter().map(|cell| harmless(&escaped(cell)).into_owned());
         self.0.write_record(cells).map_err(as_io)
@@ -137,7 +139,7 @@ mod tests {
         let mut draft = Draft::new("weights", actor, "more players");
         draft.service = Some("game-api".to_owned());
         (draft.before, draft.after) = (json!({ "v41": 95 }), json!({ "v41": 90 }));
-        (draft.generation, draft.epoch) = (7, Some(3));
+        (draft.generation, draft.epoch, draft.split) = (7, Some(1_795_877_074_038), Some(3));
         change(&mut draft);
         let identity = Identity {
             node: "edge-1".to_owned(),
@@ -167,7 +169,7 @@ mod tests {
             row,
             format!(
                 "1,2023-11-14T22:13:20.123Z,edge-1,weights,game-api,,,ann,operator,10.0.0.1,,\
-                 more players,\"{{\"\"v41\"\":95}}\",\"{{\"\"v41\"\":90}}\",,7,3,,0.1.0,ab,12,b,{hash}\r\n"
+                 more players,\"{{\"\"v41\"\":95}}\",\"{{\"\"v41\"\":90}}\",,7,1795877074038,,0.1.0,ab,12,b,{hash},3\r\n"
             )
         );
     }

@@ -167,6 +167,8 @@ pub struct Rollout {
     pub step: usize,
     /// Number of steps.
     pub steps: usize,
+    /// Whether its step waits for a person to approve it.
+    pub wants_approval: bool,
     /// Seconds left until the version must have all players, below 0 once they are over; `None` if it is not
     /// urgent, or has ended.
     pub due_s: Option<f64>,

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tidegate::{
     app::Ended,
     registry::FenceState,
-    store::{Filter, Reader},
+    store::{Entry, Filter, Reader},
 };
 
 use crate::support::{
@@ -161,10 +161,14 @@ impl Stage {
         self.proxy().snapshot().services[0].share(1)
     }
 
-    fn kinds(&self) -> Vec<String> {
+    fn entries(&self) -> Vec<Entry> {
         let reader = Reader::open(&self.folder.path().join("state")).expect("a journal");
         let stored = reader.show(&Filter { limit: Some(10_000), ..Filter::default() });
-        stored.expect("entries").into_iter().map(|stored| stored.entry.kind.clone()).collect()
+        stored.expect("entries").into_iter().map(|stored| stored.entry).collect()
+    }
+
+    fn kinds(&self) -> Vec<String> {
+        self.entries().into_iter().map(|entry| entry.kind).collect()
     }
 
     fn events(&self, kind: &str) -> Vec<Value> {
@@ -397,13 +401,21 @@ fn writes_that_waited_in_vain_go_to_the_old_version_in_time() {
         let moving = scope.spawn(|| stage.cut_over("v2"));
         stage.await_closed();
         let began = Instant::now();
-        let mut held = stage.begin("/held");
-        assert_eq!(held.answer().text(), "v1");
+        let mut held: Vec<Client> = (0..20).map(|_| stage.begin("/held")).collect();
+        assert_eq!(held[0].answer().text(), "v1");
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-        assert_eq!(moving.join().expect("no panic").status, 504);
+        let undone = moving.join().expect("no panic");
+        assert_eq!(undone.status, 504);
+        // Regression: writes that were held, and let go as the move was undone, were counted, too.
+        let one = "v1 still had 1 write in flight";
+        assert!(undone.text().contains(one), "{}", undone.text());
+        let entries = stage.entries();
+        let withdrawn = entries.iter().rfind(|entry| entry.kind == "withdrawn").expect("an entry");
+        assert!(withdrawn.reason.contains(one), "{withdrawn:?}");
     });
     let events = stage.events("cutover_undone");
     assert_eq!((events.len(), &events[0]["version"]), (1, &json!("v2")));
+    assert_eq!(events[0]["what"], "cutover");
     stage.unstick();
     assert_eq!(stuck.answer().text(), "v1");
     assert_eq!(stage.cut_over("v2").status, 200);
@@ -550,6 +562,10 @@ fn the_epoch_is_nobody_elses_and_grows_over_restarts() {
     assert_eq!(odd.collect::<Vec<_>>(), Vec::<String>::new());
     assert_eq!(stage.cut_over("v2").json()["epoch"], json!(first + 1));
     assert_eq!(ask(&stage, ""), first + 1);
+    // Regression: the journal had another number by this name, so nobody could find the entry of an epoch.
+    let entries = stage.entries();
+    let cutover = entries.iter().rfind(|entry| entry.kind == "cutover").expect("an entry");
+    assert_eq!((cutover.epoch, cutover.split), (Some(first + 1), Some(1)));
     assert_eq!(
         stage.post("cutover", &json!({ "to": "v2" })).json()["fenced"],
         false,
@@ -562,4 +578,10 @@ fn the_epoch_is_nobody_elses_and_grows_over_restarts() {
     assert!(after > first, "{after} after {first}");
     assert_eq!(stage.writes().last().map(|write| write.version), Some("v2"));
     assert_eq!(stage.post("rollback", &json!({})).json()["epoch"], json!(after + 1));
+    let entries = stage.entries();
+    let back = entries.iter().rfind(|entry| entry.kind == "rollback").expect("an entry");
+    assert_eq!(back.epoch, Some(after + 1));
+    let event = stage.events("cutover").pop().expect("an event");
+    assert_eq!(event["what"], "rollback");
+    assert!(event["reason"].as_str().expect("a text").starts_with("rolled back: "), "{event}");
 }

@@ -161,6 +161,26 @@ impl Stage {
         [0, 1].map(|n| service["versions"][n]["share"].as_f64().expect("a share"))
     }
 
+    /// The events of this kind, the oldest first.
+    fn events_of(&self, kind: &str) -> Vec<Value> {
+        let mut admin = self.proxy.admin();
+        let request = admin.get("/v1/events?since=0").host("localhost");
+        let events = request.header("Accept", "application/json").send().json();
+        let events = events["events"].as_array().expect("a list").iter();
+        events.filter(|event| event["kind"] == kind).cloned().collect()
+    }
+
+    /// The last event of this kind about `what` was done.
+    #[track_caller]
+    fn event(&self, kind: &str, what: &str) -> Value {
+        let found = self.events_of(kind).into_iter().rfind(|event| event["what"] == what);
+        found.unwrap_or_else(|| panic!("no event {kind} of {what}: {:#?}", self.events_of(kind)))
+    }
+
+    fn metrics(&self) -> String {
+        self.proxy.admin().get("/metrics").host("localhost").send().text().to_owned()
+    }
+
     fn kinds(&self) -> Vec<String> {
         let mut admin = self.proxy.admin();
         let request = admin.get("/v1/events?since=0").host("localhost");

@@ -148,12 +148,15 @@ pub struct RolloutSummary {
     pub cause: String,
     /// What is missing for the next step.
     pub missing: Vec<String>,
+    /// What happened to it last; null if nothing has happened since its start.
+    #[serde(default)]
+    pub last_transition: Option<RolloutEntry>,
 }
 
 impl RolloutSummary {
     /// That of `live`; `None` if it has ended.
     pub fn of(live: &Live) -> Option<Self> {
-        let Machine { to, phase, step, plan, cause, missing, .. } = &*live.rollout;
+        let Machine { to, phase, step, plan, cause, missing, entries, .. } = &*live.rollout;
         (!phase.is_end()).then(|| Self {
             to: to.clone(),
             phase: *phase,
@@ -161,6 +164,7 @@ impl RolloutSummary {
             steps: plan.steps().len(),
             cause: cause.clone(),
             missing: missing.iter().map(ToString::to_string).collect(),
+            last_transition: entries.last().map(RolloutEntry::from),
         })
     }
 }

@@ -176,7 +176,9 @@ fn below(entry: &Entry, service: Option<&str>) -> Vec<String> {
         Impact::Low => "low impact".to_owned(),
     });
     let late = entry.written_late_ms.map(|late| format!("written {late} ms after the change"));
-    let why: Vec<_> = [reason, ticket, impact, late].into_iter().flatten().collect();
+    // In entries of earlier releases it is another number.
+    let epoch = entry.split.and(entry.epoch).map(|epoch| format!("epoch {epoch}"));
+    let why: Vec<_> = [reason, ticket, impact, epoch, late].into_iter().flatten().collect();
     if !why.is_empty() {
         lines.push(format!("reason: {}", why.join("; ")));
     }

@@ -4,7 +4,7 @@ use crate::{
     admin::model::{IncidentList, KeptIn},
     cli::{
         columns,
-        wrapped::{COLUMNS, shortened, wrapped},
+        wrapped::{shortened, wrapped},
     },
     incident::{HarmSource, Incident, Kind, Moment, Summary},
 };
@@ -20,11 +20,11 @@ const MOST_ENTRIES: usize = 10;
 /// Characters of a hash that are shown.
 const OF_A_HASH: usize = 12;
 
-/// A line per incident, of the first `limit`.
-pub(super) fn listed(list: &IncidentList, limit: usize) -> String {
+/// A line per incident, of the first `limit`, in so many `columns`; without a limit of these nothing is cut.
+pub(super) fn listed(list: &IncidentList, limit: usize, columns: Option<usize>) -> String {
     let mut text = match list.incidents.is_empty() {
         true => "no incidents".to_owned(),
-        false => table(&list.incidents[..limit.min(list.incidents.len())]),
+        false => table(&list.incidents[..limit.min(list.incidents.len())], columns),
     };
     let more = list.incidents.len().saturating_sub(limit);
     if more > 0 {
@@ -38,8 +38,9 @@ pub(super) fn listed(list: &IncidentList, limit: usize) -> String {
     text
 }
 
-fn table(incidents: &[Summary]) -> String {
-    let by = |incident: &Summary| shortened(&incident.by, MOST_OF_A_NAME);
+fn table(incidents: &[Summary], columns: Option<usize>) -> String {
+    let most = |most: usize| if columns.is_some() { most } else { usize::MAX };
+    let by = |incident: &Summary| shortened(&incident.by, most(MOST_OF_A_NAME));
     let harmed = |incident: &Summary| {
         incident.harmed.map_or("-".to_owned(), |harmed| format!("{harmed:.0}"))
     };
@@ -51,7 +52,10 @@ fn table(incidents: &[Summary]) -> String {
         + widest(&|incident| by(incident).chars().count(), "BY")
         + widest(&|incident| harmed(incident).len(), "HARMED");
     // The id says the same.
-    let title = COLUMNS.checked_sub(taken).filter(|room| *room >= LEAST_OF_A_TITLE);
+    let title = match columns {
+        None => Some(usize::MAX),
+        Some(columns) => columns.checked_sub(taken).filter(|room| *room >= LEAST_OF_A_TITLE),
+    };
     let mut table = columns::table();
     let heads = ["INCIDENT", "STATE", "BY", "HARMED"].map(str::to_owned).into_iter();
     table.add_row(heads.chain(title.map(|_| "WHAT".to_owned())));
@@ -76,11 +80,15 @@ pub(super) fn shown(incident: &Incident, all: bool) -> String {
         lines.push(incident.reason.clone());
     }
     lines.extend(harmed(incident));
-    lines.extend(incident.rollout.iter().flat_map(|review| &review.steps).map(|step| {
+    lines.extend(incident.rollout.iter().flat_map(|review| &review.steps).flat_map(|step| {
         let share = 100.0 * step.share;
-        let (demands, step, began) = (&step.demands, step.step, &step.began_at);
-        let began = began.as_deref().unwrap_or("not reached");
-        format!("step {step}, {share} %: {began} ({demands})")
+        let (demands, number, began) = (&step.demands, step.step, &step.began_at);
+        let head = match began {
+            Some(began) => format!("step {number}, {share} %: {began} ({demands})"),
+            None => format!("step {number}, {share} %: not reached ({demands})"),
+        };
+        let gates = step.gates.iter().filter(|_| began.is_some());
+        std::iter::once(head).chain(gates.map(|gate| format!("  {gate}")))
     }));
     if matches!(incident.kind, Kind::Ejected | Kind::EndpointEjected) {
         lines.push(
@@ -149,6 +157,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::wrapped::COLUMNS;
 
     fn summary(second: u32, service: &str) -> Summary {
         let id = format!("2026-11-27T2315{second:02}Z-{service}-v42-rollout-done");
@@ -166,17 +175,22 @@ mod tests {
     fn a_list_fits_the_terminal_and_says_what_it_leaves_out() {
         let incidents = (0..30).map(|second| summary(second, "game-api")).collect();
         let mut list = IncidentList { incidents, kept_in: Some(KeptIn::Memory) };
-        let text = listed(&list, 20);
+        let text = listed(&list, 20, Some(COLUMNS));
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
         assert!(text.contains("and 10 more: `--limit 200` shows them"), "{text}");
         assert!(text.contains("kept in memory only"), "{text}");
         assert!(text.contains("Done: the ") && text.contains("a-token-with-a-…"), "{text}");
         (list.kept_in, list.incidents) = (Some(KeptIn::State), vec![summary(0, &"g".repeat(40))]);
-        let text = listed(&list, 20);
+        let text = listed(&list, 20, Some(COLUMNS));
         assert!(!text.contains("WHAT") && !text.contains("memory"), "{text}");
         assert!(text.contains(list.incidents[0].id.as_str()), "{text}");
+        // Regression: a title was cut for a program, too.
+        let piped = listed(&list, 20, None);
+        let title = &list.incidents[0].title;
+        assert!(piped.contains("WHAT") && piped.contains(&**title), "{piped}");
+        assert!(piped.contains("a-token-with-a-long-name"), "{piped}");
         let none = IncidentList { incidents: Vec::new(), kept_in: Some(KeptIn::Memory) };
-        assert_eq!(listed(&none, 20), "no incidents");
+        assert_eq!(listed(&none, 20, None), "no incidents");
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::{
         client::{Call, ClientArguments},
         failure::{Exit, Failure},
         printable::printable,
-        say::{complain, say, say_json},
+        say::{complain, say, say_as_is},
+        wrapped::wrapped_to,
     },
     rollout::Phase,
 };
@@ -55,16 +56,16 @@ pub(super) fn wait(
                 if rollout.phase.is_end() {
                     progress.end();
                     match json {
-                        true => say_json(&rollout)?,
+                        true => say_line(&rollout)?,
                         false => say(&report(&printable(&rollout)?)),
                     }
                     return Ok(exit(rollout.phase));
                 }
-                progress.show(&printable(&rollout)?);
+                progress.show(&rollout)?;
                 if timeout.is_some_and(|timeout| began.elapsed() >= timeout) {
                     progress.end();
                     if json {
-                        say_json(&rollout)?;
+                        say_line(&rollout)?;
                     }
                     complain("the time to wait is over; the rollout goes on");
                     return Ok(Exit::Waiting.into());
@@ -93,44 +94,73 @@ fn exit(phase: Phase) -> ExitCode {
     }
 }
 
-/// Progress on the screen: one line that is written over on a terminal, a line for each change elsewhere.
+/// A rollout as one line of JSON.
+fn say_line(rollout: &Rollout) -> Result<(), Failure> {
+    let text = serde_json::to_string(rollout);
+    say_as_is(&text.map_err(|error| Failure::new(Exit::Fault, error))?);
+    Ok(())
+}
+
+/// Progress: for programs a line of JSON for each change; on a terminal text that is written over; elsewhere a line of
+/// text for each change.
 struct Progress {
-    is_quiet: bool,
+    json: bool,
     is_terminal: bool,
     /// The last line without its numbers, which change all the time.
     last: String,
+    /// Lines on the screen that the next text is written over.
+    rows: usize,
 }
 
 impl Progress {
-    fn new(is_quiet: bool) -> Self {
-        Self { is_quiet, is_terminal: io::stdout().is_terminal(), last: String::new() }
+    fn new(json: bool) -> Self {
+        let is_terminal = io::stdout().is_terminal() && !json;
+        Self { json, is_terminal, last: String::new(), rows: 0 }
     }
 
-    fn show(&mut self, rollout: &Rollout) {
-        if self.is_quiet {
-            return;
-        }
-        let line = line(rollout);
+    fn show(&mut self, rollout: &Rollout) -> Result<(), Failure> {
+        let shown = printable(rollout)?;
+        let line = line(&shown);
         if self.is_terminal {
-            // A line longer than the screen could not be written over.
-            let line: String = line.chars().take(screen_width().saturating_sub(1)).collect();
+            let columns = screen_width();
+            // The last column may begin a new line.
+            let text = wrapped_to(&line, 2, columns - 1);
             let mut out = io::stdout().lock();
-            let _ = write!(out, "\r\x1b[K{line}").and_then(|()| out.flush());
-            return;
+            let _ = write!(out, "{}{text}", over(self.rows)).and_then(|()| out.flush());
+            self.rows = rows(&text, columns);
+            return Ok(());
         }
         let kept = essence(&line);
         if kept != self.last {
-            say(&line);
+            match self.json {
+                true => say_line(rollout)?,
+                false => say(&line),
+            }
             self.last = kept;
         }
+        Ok(())
     }
 
     fn end(&mut self) {
-        if self.is_terminal && !self.is_quiet {
+        if self.is_terminal {
             let mut out = io::stdout().lock();
-            let _ = write!(out, "\r\x1b[K").and_then(|()| out.flush());
+            let _ = write!(out, "{}", over(self.rows)).and_then(|()| out.flush());
+            self.rows = 0;
         }
     }
+}
+
+/// What leads to the beginning of a text of so many lines, at whose end the cursor is, and clears the screen from there.
+fn over(rows: usize) -> String {
+    match rows {
+        0 | 1 => "\r\x1b[J".to_owned(),
+        more => format!("\r\x1b[{}A\x1b[J", more - 1),
+    }
+}
+
+/// Lines that `text` takes on a screen of so many columns: a long word takes several.
+fn rows(text: &str, columns: usize) -> usize {
+    text.lines().map(|line| line.chars().count().div_ceil(columns).max(1)).sum()
 }
 
 /// A line without the numbers and times in what it waits for.
@@ -147,7 +177,9 @@ fn is_unit(word: &str) -> bool {
 
 fn screen_width() -> usize {
     let size = rustix::termios::tcgetwinsize(io::stdout());
-    size.map_or(80, |size| usize::from(size.ws_col).max(20))
+    // A terminal that does not know its width says 0.
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    if columns == 0 { 80 } else { columns.max(20) }
 }
 
 #[cfg(test)]
@@ -165,5 +197,23 @@ mod tests {
         assert_ne!(essence(&at("59s")), essence(&at("approval")));
         let next = at("9s").replace("step 1", "step 2");
         assert_ne!(essence(&at("9s")), essence(&next));
+    }
+
+    /// Regression: on 80 columns the end of the line was cut, and with it why the rollout waits.
+    #[test]
+    fn a_line_that_is_longer_than_the_screen_is_wrapped_and_written_over_as_a_whole() {
+        let line = "v2 is holding, step 2 of 4, with 5% of the players: waits for evidence (undecided: nothing is \
+                    certain), the window friday-peak until 2026-11-28T23:59:00Z";
+        let text = wrapped_to(line, 2, 79);
+        assert_eq!(
+            (rows(&text, 80), rows("short", 80), rows(&"x".repeat(200), 80)),
+            (3, 1, 3),
+            "{text}"
+        );
+        assert_eq!(
+            text.split_whitespace().collect::<Vec<_>>(),
+            line.split_whitespace().collect::<Vec<_>>()
+        );
+        assert_eq!((over(1), over(2)), ("\r\x1b[J".to_owned(), "\r\x1b[1A\x1b[J".to_owned()));
     }
 }

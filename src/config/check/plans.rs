@@ -190,6 +190,13 @@ pub fn least_requests(limit: f64) -> f64 {
     3.93 / limit.max(1e-6)
 }
 
+/// Requests of a version, and no more failures than the baseline's, after which the gate `evidence` passes at the
+/// soonest, where errors of the share `absolute`, 0 to 1, more than the baseline's are tolerated and the baseline hardly
+/// fails. `analysis/certificate.rs` has the test.
+pub(super) fn least_evidence(absolute: f64) -> f64 {
+    (20_f64.ln() + 2.5) / (2.0 * absolute.max(1e-9))
+}
+
 fn is_same(one: &Gate, other: &Gate) -> bool {
     match (&one.question, &other.question) {
         (GateQuestion::Webhook(one), GateQuestion::Webhook(other)) => one.url == other.url,
@@ -319,7 +326,7 @@ plans:
 16:29: plans.odd[3].requests: out of range; write 1 or more
 16:59: plans.odd[3].gates[0].webhook.url: not a URL; write one such as http://gate:8080/check
 16:109: plans.odd[3].gates[1].webhook.timeout: out of range; a call takes more than zero and at most 5m
-16:118: plans.odd[3].gates[2]: `evidense` is not known; did you mean `evidence`? write one of evidence, slo, amounts, approval
+16:118: plans.odd[3].gates[2]: `evidense` is not known; did you mean `evidence`? write one of evidence, slo, amounts, approval, { smoke: NAME }, { webhook: { url: … } }
 16:128: plans.odd[3].gates[3]: a gate is one question; write a list of gates, such as [ evidence, { smoke: NAME } ]
 17:26: plans.odd[4].for: `bake` is the time of this step; leave one of them out
 17:85: plans.odd[4].gates[1]: asked by `plans.odd[4].gates[0]` already; write it once
@@ -396,6 +403,27 @@ plans:
         );
         assert!(short.contains("takes 6550 requests a second of the service"), "{short}");
         assert!(!warned(service, &plan("1h")).contains("gate slo"), "there is time");
+        // Regression: a tolerance was accepted that no canary can be shown to keep to.
+        let evidence = |absolute: &str, within: &str| {
+            let compared = format!("rollout: p, eject: {{ errors: {{ absolute: {absolute} }} }}");
+            let step = format!("{{ weight: 1%, for: 1m, {within} gates: [ evidence ] }}");
+            warned(&compared, &format!("plans: {{ p: [ {step}, {{ weight: 100% }} ] }}"))
+        };
+        let hopeless = evidence("0.001%", "");
+        assert!(
+            hopeless.contains(
+                "step 1 of `p` waits for the gate evidence, which passes after 274787 requests"
+            ),
+            "{hopeless}"
+        );
+        assert!(
+            hopeless.contains("takes 7h at 1000 requests a second of the service"),
+            "{hopeless}"
+        );
+        assert!(!evidence("0.01%", "").contains("evidence"), "46 minutes at that rate");
+        let passed = evidence("0.01%", "within: 10m,");
+        assert!(passed.contains("so `within` passes it without an answer"), "{passed}");
+        assert!(!evidence("0.3%", "within: 10m,").contains("evidence"), "a minute and a half");
         let hooks = "plans: { p: [ { weight: 100%, gates: [ { webhook: { url: 'http://gate/a' } }, { webhook: { url: 'http://gate/b' } } ] } ] }";
         let alike = warned("rollout: p", hooks);
         assert!(

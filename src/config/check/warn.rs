@@ -2,15 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{
-    Finding, concurrency, idempotency,
-    plans::{alike, least_requests},
-    route::Match,
-};
+use super::{Finding, concurrency, idempotency, plan_warnings, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
-    schema::{Config, Eject, EjectErrors, GateQuestion, Mode, OnMistake, Role, Service},
+    schema::{Config, Eject, EjectErrors, Mode, OnMistake, Role, Service},
 };
 
 /// All warnings for `config`.
@@ -22,7 +18,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         shared_endpoints(service, &path, &mut found);
         no_second_person(config, service, &path, &mut found);
         epoch_forgotten(service, config, &path, &mut found);
-        slo_in_no_time(service, config, &path, &mut found);
+        plan_warnings::of_service(service, config, &path, &mut found);
         // With a single version no player moves between versions.
         if service.versions.len() > 1 {
             not_compared(service, &path, &mut found);
@@ -42,7 +38,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             unserved_below_errors(own, Some(service), &path, &mut found);
         }
     }
-    called_alike(config, &mut found);
+    plan_warnings::called_alike(config, &mut found);
     for (name, jwt) in &config.jwt {
         if jwt.audience.is_none() {
             let message =
@@ -103,51 +99,6 @@ fn epoch_forgotten(service: &Service, config: &Config, path: &FieldPath, found: 
         let message = "its epoch is not kept over a restart, and falls if the clock was set back; write `state`, \
                        the folder of the journal";
         found.push(Finding::of_name(path.key("fence"), message));
-    }
-}
-
-/// Requests a second of a whole service that are taken for much.
-const MUCH: f64 = 1_000.0;
-
-/// Warns if a step ends before the gate `slo` can have seen enough requests: it passes only when it is certain.
-fn slo_in_no_time(service: &Service, config: &Config, path: &FieldPath, found: &mut Vec<Finding>) {
-    let plan = service.rollout.as_ref().and_then(|name| Some((name, config.plans.get(name)?)));
-    let (Some(slo), Some((name, steps))) = (service.slo, plan) else { return };
-    let quantiles = [slo.p95.map(|_| 0.05), slo.p99.map(|_| 0.01)].into_iter().flatten();
-    let limits = slo.errors.map(|share| share.0).into_iter().chain(quantiles);
-    let Some(least) = limits.map(least_requests).max_by(f64::total_cmp) else { return };
-    for (nth, step) in steps.iter().enumerate() {
-        let Some(within) = step.within else { continue };
-        let asks = step.gates.iter().any(|gate| gate.question == GateQuestion::Slo);
-        let rate = least / within.as_secs_f64().max(1.0) / step.weight.0.max(1e-9);
-        if asks && rate > MUCH {
-            let message = format!(
-                "step {} of `{name}` has {} for the gate slo, which passes after {least:.0} requests of the version \
-                 without a bad one, at the soonest: with {}% of the players that takes {rate:.0} requests a \
-                 second of the service; write a longer `within`, more players, or a looser limit",
-                nth + 1,
-                humantime::format_duration(within),
-                step.weight.0 * 100.0
-            );
-            let at = FieldPath::default().key("plans").key(name).index(nth).key("within");
-            found.push(Finding::new(at, message).and(path.key("slo")));
-        }
-    }
-}
-
-/// Warns if two webhooks of a step are called by the same host: reasons do not say which one is meant.
-fn called_alike(config: &Config, found: &mut Vec<Finding>) {
-    let plans = FieldPath::default().key("plans");
-    for (name, steps) in &config.plans {
-        for (nth, step) in steps.iter().enumerate() {
-            let Some((gate, shown)) = alike(&step.gates) else { continue };
-            let message = format!(
-                "another webhook of the step is called `{shown}`, too, so reasons do not say which one is meant; \
-                 give each a `name`"
-            );
-            let at = plans.key(name).index(nth).key("gates").index(gate).key("webhook");
-            found.push(Finding::new(at, message));
-        }
     }
 }
 

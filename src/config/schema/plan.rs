@@ -109,6 +109,10 @@ impl GateQuestion {
     /// Gates that need no settings.
     const PLAIN: [&str; 4] = ["evidence", "slo", "amounts", "approval"];
 
+    /// All gates as they are written at the shortest.
+    const WRITTEN: [&str; 6] =
+        ["evidence", "slo", "amounts", "approval", "{ smoke: NAME }", "{ webhook: { url: … } }"];
+
     /// The word by which a file, the API and the journal call it.
     pub fn label(&self) -> &'static str {
         match self {
@@ -320,7 +324,7 @@ impl<'de> Deserialize<'de> for Gate {
                         let message = "the URL is missing; write { webhook: { url: … } }";
                         return Err(E::custom(message));
                     }
-                    other => return Err(E::unknown_variant(other, &GateQuestion::PLAIN)),
+                    other => return Err(E::unknown_variant(other, &GateQuestion::WRITTEN)),
                 }))
             }
 

@@ -167,3 +167,25 @@ fn alerts_of_two_instances_are_told_apart_and_a_configured_label_is_kept() {
     assert_eq!(labels["instance"], "malta-1");
     assert!(description.starts_with("game-api v42 at malta-1: why."), "{description}");
 }
+
+#[test]
+fn a_wanted_approval_fires_until_somebody_answers() {
+    let name = "TidegateRolloutWantsApproval";
+    let what = |what: &str| EventDetails { what: Some(what.to_owned()), ..of("v42") };
+    for (end, kind) in [
+        ("approve", EventKind::Rollout),
+        ("reject", EventKind::Rollout),
+        ("pause", EventKind::Rollout),
+        ("rollback", EventKind::RolloutRolledBack),
+        ("abort", EventKind::RolloutAborted),
+    ] {
+        let mut alerts = Alerts::default();
+        alerts.follow(EventKind::RolloutWantsApproval, &of("v42"), at(10));
+        alerts.follow(EventKind::Rollout, &what("break_in"), at(20));
+        assert_eq!(sent(&alerts, at(7_000)), [named(name, "v42", true)]);
+        alerts.follow(kind, &what(end), at(7_000));
+        let fires: Vec<_> =
+            sent(&alerts, at(7_001)).into_iter().filter(|(of, _, _)| of == name).collect();
+        assert_eq!(fires, [named(name, "v42", false)], "{end}");
+    }
+}

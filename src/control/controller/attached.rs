@@ -59,6 +59,8 @@ impl Controller {
         let has_missed = !missed.is_empty();
         missed.into_iter().for_each(|draft| journal.write_late(draft, Vec::new()));
         let rows: Rows = rows.into_iter().filter(|(key, _)| is_known(key)).collect();
+        // They were read as a state before.
+        let known = ControlState::from_rows(&rows).unwrap_or_default();
         self.keeper.rows = KeptRows::new(rows.clone());
         let mut changes = self.keeper.rows.late(&self.state.rows());
         let entries = journal.health().head.seq;
@@ -79,7 +81,7 @@ impl Controller {
         if !gone.is_empty() {
             draft.after["rows_gone"] = json!(gone.iter().take(MOST_GONE).collect::<Vec<_>>());
         }
-        self.tell_weights(&mut draft, weights);
+        self.tell_weights(&mut draft, known_weights(weights, &known));
         self.send_late(draft, changes);
         self.keeper.opened.notify_one();
     }
@@ -163,6 +165,18 @@ impl Controller {
     }
 }
 
+/// The weights that were in force as far as a journal with the state `known` says, by service: those that were set, and
+/// of other services the `last` ones in its entries.
+fn known_weights(
+    mut last: BTreeMap<String, Value>,
+    known: &ControlState,
+) -> BTreeMap<String, Value> {
+    last.extend(
+        known.weights().iter().map(|(service, weights)| (service.clone(), json!(weights.set))),
+    );
+    last
+}
+
 /// Whether two rows are of one decision, maybe in the forms of two releases.
 fn is_same_decision(old: &Value, new: &Value) -> bool {
     let of = |row: &Value| {
@@ -201,6 +215,21 @@ mod tests {
             is_same_decision(&weights(1), &weights(1))
                 && !is_same_decision(&weights(1), &weights(2))
         );
+    }
+
+    /// Regression: after a kill during a rollout the entry `resumed` named the weights from before it as those that had
+    /// been in force, since only entries of the kind `weights` were read.
+    #[test]
+    fn weights_that_were_set_are_those_of_the_state() {
+        let weights = json!({ "a": { "set": { "v41": 0.0, "v42": 100.0 }, "file": null } });
+        let state = json!({ "generation": 7, "weights": weights });
+        let state: ControlState = serde_json::from_value(state).expect("a state");
+        let split = |v42: f64| json!({ "v41": 100.0 - v42, "v42": v42 });
+        let last = BTreeMap::from(
+            [("a", 0.0), ("b", 5.0)].map(|(name, v42)| (name.to_owned(), split(v42))),
+        );
+        let known = known_weights(last, &state);
+        assert_eq!((&known["a"], &known["b"]), (&split(100.0), &split(5.0)));
     }
 
     #[test]

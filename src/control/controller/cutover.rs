@@ -43,7 +43,7 @@ pub enum Destination {
 
 impl Destination {
     /// The kind of its entries in the journal.
-    fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Version(_) => "cutover",
             Self::Before => "rollback",
@@ -135,7 +135,8 @@ impl Controller {
         }
         let (by, reason) = (asked.head.by.name.clone(), asked.head.reason.clone());
         let ended = self.rollouts_ended_of(&asked.service);
-        let applied = self.make_weights(EventKind::Cutover, change, weighed, moment);
+        let kind = (EventKind::Cutover, Some(asked.to.kind()));
+        let applied = self.make_weights(kind, change, weighed, moment);
         // The end of a rollout has a report of its own.
         let is_told = self.rollouts_ended_of(&asked.service) > ended;
         if let (Destination::Before, [from, ..], false) = (&asked.to, &*left(&applied), is_told) {

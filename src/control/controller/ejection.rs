@@ -284,10 +284,10 @@ impl Controller {
             return Ok(Moved { effect, ..Moved::to(generation) });
         }
         let Target { service, version, head, .. } = subject;
-        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
+        let ChangeHead { by: Actor { name: by, .. }, second, reason, .. } = head;
         let matter =
             EventDetails::of_version(service.clone(), version.clone(), by.clone(), reason.clone());
-        let matter = EventDetails { journal: moment.entry, ..matter };
+        let matter = EventDetails { second, journal: moment.entry, ..matter };
         let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let reinstate = way_back(&service, &version);
         let (journal_seq, journal_hash) = moment.logged();
@@ -376,13 +376,13 @@ impl Controller {
             let then = self.check(&change, &self.config)?;
             self.refuse_reinstating_alone((&service, &then), &head)?;
         }
-        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
+        let ChangeHead { by: Actor { name: by, .. }, second, reason, .. } = head;
         // Health is not part of the state: it changes first, and the snapshot is compiled with it.
         self.reinstate_compared_endpoints(&service, &version);
         let prepared = self.prepare(change)?;
         let (of, name) = (service.clone(), version.clone());
         let matter = EventDetails::of_version(of, name, by.clone(), reason.clone());
-        let matter = EventDetails { share, journal: moment.entry, ..matter };
+        let matter = EventDetails { share, second, journal: moment.entry, ..matter };
         let generation = self.commit(prepared, Some((EventKind::Reinstated, matter)));
         let (journal_seq, journal_hash) = moment.logged();
         tracing::info!(
@@ -470,6 +470,16 @@ impl Controller {
             let verdict = verdict.unwrap_or_else(|| record.judge(at));
             (Title { service, version, baseline, route, verdict, at }, record)
         })
+    }
+
+    /// Whether the verdict that ejected `version` of `service`, on the requests of `route`, is one of a process whose record
+    /// of it is not here.
+    pub fn has_lost_record(&self, service: &str, version: &str, route: Option<&str>) -> bool {
+        let ejection = self.state.ejection(service, version);
+        let verdict = ejection.and_then(|ejection| ejection.verdict.as_ref());
+        let judged = self.judged.get(&(service.to_owned(), version.to_owned()));
+        verdict.is_some_and(|(of, _)| of.as_deref() == route)
+            && judged.is_none_or(|judged| judged.record.is_none())
     }
 
     /// When the comparison that led to `verdict` on `version` of `service` began; `None` if it has ended without

@@ -126,7 +126,7 @@ impl Controller {
     ) -> Plan {
         let mut draft = self.entry_of(kind, subject, is_ejected);
         draft.generation = then.generation();
-        draft.epoch = then.epochs().get(&subject.service).copied();
+        self.date(&mut draft, &subject.service, &then);
         Plan { draft, then: Some(then) }
     }
 

@@ -338,7 +338,8 @@ type Versions = BTreeMap<String, BTreeSet<String>>;
 fn details_of(subject: &Target, moment: Moment) -> EventDetails {
     let Target { service, version, endpoint, head } = subject.clone();
     let place = EventDetails::of_place(service, version, head.reason);
-    EventDetails { endpoint, by: Some(head.by.name), journal: moment.entry, ..place }
+    let (by, second) = (Some(head.by.name), head.second);
+    EventDetails { endpoint, by, second, journal: moment.entry, ..place }
 }
 
 /// The change that ejects the endpoint of `subject` at `address`.

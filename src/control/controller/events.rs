@@ -58,6 +58,10 @@ impl Controller {
                     service.compared.is_some()
                         && version.is_some_and(|v| service.version(v).is_some())
                 }
+                AlertName::RolloutWantsApproval => {
+                    let live = self.rollouts.get(name).map(|live| &live.rollout);
+                    live.is_some_and(|live| live.wants_approval() && version == Some(&*live.to))
+                }
                 // These alerts end after a fixed time.
                 AlertName::EjectionMistaken
                 | AlertName::FewPlayers

@@ -144,8 +144,13 @@ impl Controller {
 
     /// The epoch of the writes of `service`; `None` if it has no fence.
     pub fn fence_epoch(&self, service: &str) -> Option<u64> {
+        self.fence_epoch_in(service, &self.state)
+    }
+
+    /// The same in the state `then`.
+    pub(super) fn fence_epoch_in(&self, service: &str, then: &ControlState) -> Option<u64> {
         self.config.services.get(service)?.fence.as_ref()?;
-        Some(self.state.fences().get(service)?.epoch)
+        Some(then.fences().get(service)?.epoch)
     }
 
     /// The live state of the fence of `service`; `None` if it has none in force.
@@ -288,7 +293,9 @@ impl Controller {
         let matter = EventDetails {
             service: Some(service),
             version,
+            what: Some(asked.to.kind().to_owned()),
             by: Some(asked.head.by.name.clone()),
+            second: asked.head.second.clone(),
             reason: why.to_owned(),
             ..EventDetails::default()
         };

@@ -325,8 +325,15 @@ impl Controller {
     ) -> Draft {
         let mut draft = self.draft(kind, actor, reason);
         draft.service = Some(service.to_owned());
-        draft.epoch = then.epochs().get(service).copied();
+        self.date(&mut draft, service, then);
         draft
+    }
+
+    /// Writes into the entry of a change of `service`, which leads to the state `then`, the epoch that its versions see,
+    /// and the number of its split.
+    pub(super) fn date(&self, draft: &mut Draft, service: &str, then: &ControlState) {
+        draft.epoch = self.fence_epoch_in(service, then);
+        draft.split = then.epochs().get(service).copied();
     }
 
     /// As [`Controller::draft_of`], for a change that somebody asked for.

@@ -73,7 +73,7 @@ impl Controller {
     fn move_pins(&mut self, asked: MovePins, moment: Moment) -> Result<PinsMoved, Rejected> {
         let (prepared, planned) = self.plan_pins(&asked, moment.at)?;
         let MovePins { service, from, to, head } = asked;
-        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
+        let ChangeHead { by: Actor { name: by, .. }, second, reason, .. } = head;
         let what = match planned.pins {
             Some(pins) => format!("{pins} pins of {from} moved to {to}"),
             None => format!("the pins of {from} in cookies moved to {to}"),
@@ -83,6 +83,7 @@ impl Controller {
             service: Some(service.clone()),
             version: Some(to.clone()),
             by: Some(by.clone()),
+            second,
             reason: text,
             journal: moment.entry,
             ..EventDetails::default()

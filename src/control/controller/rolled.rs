@@ -17,6 +17,8 @@ pub(super) struct Rolled {
     pub(super) actions: Vec<Action>,
     /// Replies that the event contained.
     pub(super) heard: Vec<u64>,
+    /// The second person, if it is a command to which one agreed.
+    pub(super) second: Option<String>,
 }
 
 impl Rolled {

@@ -274,7 +274,7 @@ fn applied(base: &Arc<Rollout>, event: Event, at: SystemTime) -> Result<Rolled, 
         _ => Vec::new(),
     };
     let (rollout, actions) = rollout::apply(base, event, at)?;
-    Ok(Rolled { before: Some(Arc::clone(base)), rollout, actions, heard })
+    Ok(Rolled { before: Some(Arc::clone(base)), rollout, actions, heard, second: None })
 }
 
 /// Applies what `rolled` does to `state`.

@@ -149,7 +149,7 @@ impl Controller {
         let weighed = self.weigh_by_hand(&asked, moment.at)?;
         match asked.head.dry_run {
             true => Ok(weighed.planned),
-            false => Ok(self.make_weights(EventKind::Weights, asked, weighed, moment)),
+            false => Ok(self.make_weights((EventKind::Weights, None), asked, weighed, moment)),
         }
     }
 
@@ -169,22 +169,29 @@ impl Controller {
         Plan { draft, then: (!as_before).then(|| then.clone()) }
     }
 
-    /// Brings a change of weights into force, and records an event of this `kind`.
+    /// Brings a change of weights into force, and records an event of this `kind`; `what` was done, if the kind does not
+    /// say it.
     pub(super) fn make_weights(
         &mut self,
-        kind: EventKind,
+        (kind, what): (EventKind, Option<&str>),
         asked: WeightsChange,
         Weighed { prepared, planned, as_before }: Weighed,
         moment: Moment,
     ) -> Applied {
         let generation = planned.generation;
         let WeightsChange { service, head, .. } = asked;
-        let ChangeHead { by: Actor { name: by, .. }, reason, .. } = head;
+        let ChangeHead { by: Actor { name: by, .. }, second, reason, .. } = head;
         let moved = planned.moves();
-        let text = if reason.is_empty() { moved.clone() } else { format!("{moved}: {reason}") };
+        let shown = match what {
+            Some("rollback") => format!("rolled back: {moved}"),
+            _ => moved.clone(),
+        };
+        let text = if reason.is_empty() { shown } else { format!("{shown}: {reason}") };
         let matter = EventDetails {
             service: Some(service.clone()),
+            what: what.map(str::to_owned),
             by: Some(by.clone()),
+            second,
             reason: text,
             journal: moment.entry,
             ..EventDetails::default()

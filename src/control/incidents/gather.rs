@@ -11,8 +11,9 @@ use crate::{
         Evidence, FailedSecond, JournalEntry, LatencyPoint, Moment, MomentSource, Moments, Opened,
         RateCurve, Role, Sums, VersionCurve, offset_s, thousandths,
     },
+    rollout::Judged,
     snapshot::{Service, Version},
-    store::{Filter, Reader},
+    store::{EntryKind, Filter, Reader},
     telemetry::{histogram::SliceQuantiles, rates::Second},
 };
 
@@ -214,6 +215,25 @@ pub(super) fn entries_near(folder: &Path, opened: &Opened, until: SystemTime) ->
     let mut near: Vec<_> = near.take(MOST_ENTRIES).collect();
     near.reverse();
     near
+}
+
+/// What gates had said when the rollout that ended went on, by the journal in `folder`, the oldest first; nothing for
+/// other incidents, or if it cannot be read. Blocks.
+pub(super) fn judged(folder: &Path, opened: &Opened) -> Vec<Judged> {
+    let Some(review) = &opened.happened.rollout else { return Vec::new() };
+    let filter = Filter {
+        service: Some(opened.happened.service.clone()),
+        kind: Some(EntryKind::Rollout.label().to_owned()),
+        from: humantime::parse_rfc3339(&review.started_at).ok(),
+        to: opened.at.checked_add(Duration::from_secs(1)),
+        limit: Some(1_000),
+        newest_first: true,
+        ..Filter::default()
+    };
+    let entries = Reader::open(folder).and_then(|reader| reader.show(&filter)).unwrap_or_default();
+    let of_it = entries.iter().filter(|stored| stored.entry.after["version"] == *review.to);
+    let judged = |judged: &serde_json::Value| serde_json::from_value(judged.clone()).ok();
+    of_it.rev().filter_map(|stored| judged(&stored.entry.after["judged"])).collect()
 }
 
 /// The beginning of what is told: `before` the incident, or the start of its rollout.

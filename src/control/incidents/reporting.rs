@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     folder,
-    gather::{AFTERMATH, entries_near},
+    gather::{AFTERMATH, entries_near, judged},
 };
 use crate::{
     control::tasks::ControlPlane,
@@ -90,7 +90,11 @@ impl ControlPlane {
             evidence.journal = entries_near(journal, opened, evidence.until);
         }
         let before = self.book().held(&opened.id);
-        let incident = Arc::new(Incident::new(opened, evidence, state, before.as_deref()));
+        let mut incident = Incident::new(opened, evidence, state, before.as_deref());
+        if let (Some(review), Some(journal)) = (&mut incident.rollout, &journal) {
+            review.learn(&judged(journal, opened));
+        }
+        let incident = Arc::new(incident);
         let (id, path) = (incident.id.to_string(), incident.id.path());
         // Held first: it is shown even if the disk does not respond.
         self.book().put(Arc::clone(&incident), false);

@@ -7,7 +7,7 @@ use crate::{
         event::Refused,
         gate::{Approval, approval},
         phase::{On, Phase},
-        state::{BreakIn, Outcome},
+        state::{BreakIn, Frozen, Outcome},
     },
 };
 
@@ -98,9 +98,9 @@ impl Run {
         let second = second.filter(|second| !second.trim().is_empty() && *second != by);
         if frozen.second_person && second.is_none() {
             return Err(rule(format!(
-                "the window {} asks for a second person besides {by}, who agrees by a token of their own: \
+                "{} for a second person besides {by}, who agrees by a token of their own: \
                  `--second-token-file`, or the field `Tidegate-Second-Authorization`",
-                frozen.window
+                asking(&frozen)
             )));
         }
         let phase = self.state.phase;
@@ -194,8 +194,16 @@ impl Run {
         self.state.by == *by
     }
 
-    fn asks_for_approval(&self) -> bool {
+    pub(super) fn asks_for_approval(&self) -> bool {
         let gates = &self.state.plan.step(self.state.step).gates;
         gates.iter().any(|gate| gate.question == GateQuestion::Approval)
+    }
+}
+
+/// Who asks for a second person, of several windows at the same time whichever it is.
+fn asking(frozen: &Frozen) -> String {
+    match &*frozen.names().map(String::as_str).collect::<Vec<_>>() {
+        [one] => format!("the window {one} asks"),
+        all => format!("one of the windows {} asks", all.join(", ")),
     }
 }

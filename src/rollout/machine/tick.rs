@@ -75,8 +75,11 @@ impl Run {
 
     /// Sets the weight of the step if smoke checks and windows allow it.
     fn begin(&mut self) {
-        self.ask(|question| matches!(question, GateQuestion::Smoke(_)));
         let step = self.state.plan.step(self.state.step).clone();
+        // They are asked last, so that their answers are of the moment at which the step begins.
+        if self.closed(&step).is_none() {
+            self.ask(|question| matches!(question, GateQuestion::Smoke(_)));
+        }
         let before = self.before(&step);
         if before.as_ref().map_or(true, Vec::is_empty) {
             let replies = self.replies();
@@ -210,9 +213,10 @@ impl Run {
             missing.clear();
             fails = false;
         }
-        if missing.is_empty() {
-            missing.extend(self.next_step().and_then(|next| self.closed(next)));
-        }
+        let closed = self.next_step().and_then(|next| self.closed(next));
+        // A window is known beforehand, so people are told of it at once.
+        let is_window = matches!(closed, Some(Missing::Window(_)));
+        missing.extend(closed.filter(|_| is_window || missing.is_empty()));
         missing.extend(self.keeping());
         let mut is_ahead = false;
         if self.next_step().is_some() {

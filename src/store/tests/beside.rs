@@ -241,5 +241,16 @@ fn an_entry_about_several_services_is_found_by_each() {
     );
     let weights = reader.last_weights(100).unwrap();
     assert_eq!(weights["wallet"], json!({ "v1": 2.0 }));
+    let mut cutover = Draft::new("cutover", Actor::system(), "");
+    (cutover.service, cutover.after) = (Some("wallet".to_owned()), json!({ "v1": 0.0, "v2": 1.0 }));
+    let mut step = Draft::new("rollout", Actor::system(), "");
+    step.service = Some("gone".to_owned());
+    step.after = json!({ "phase": "baking", "weights": { "v2": 100.0 } });
+    for draft in [cutover, step] {
+        journal.submit(draft, Vec::new()).unwrap().wait().unwrap();
+    }
+    let later = journal.reader().unwrap().last_weights(100).unwrap();
+    assert_eq!(later["wallet"], json!({ "v1": 0.0, "v2": 1.0 }));
+    assert_eq!(later["gone"], json!({ "v2": 100.0 }));
     assert_eq!(weights["service-1"], json!({ "n": 1 }));
 }

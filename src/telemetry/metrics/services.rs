@@ -104,6 +104,13 @@ pub(super) fn rollouts(scrape: &Scrape, page: &mut Page) {
     for (labels, rollout) in each() {
         steps.value(labels, rollout.steps as f64);
     }
+    let mut wants = page.gauge(
+        "tidegate_rollout_wants_approval",
+        "Whether the step of that rollout waits for a person to approve it, its least time and requests being over: 1 or 0.",
+    );
+    for (labels, rollout) in each() {
+        wants.value(labels, f64::from(u8::from(rollout.wants_approval)));
+    }
     let mut due = page.gauge(
         "tidegate_rollout_due_seconds",
         "Time left until the version of an urgent rollout must have all players; below 0 once it is over.",

@@ -108,6 +108,7 @@ fn scrape() -> Scrape {
                 phases: vec![("growing", true), ("done", false)],
                 step: 1,
                 steps: 3,
+                wants_approval: true,
                 due_s: Some(86_400.0),
             }),
             rollouts_ended: vec![("done", 2), ("rolled_back", 1), ("aborted", 0)],

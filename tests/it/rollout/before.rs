@@ -22,6 +22,38 @@ fn the_players_of_a_later_step_wait_for_its_smoke_check() {
     assert_eq!(stage.shares(), [1.0, 0.0]);
 }
 
+/// Regression: a closed window was shown only once everything else had passed, a start in one said nothing of it, and its
+/// smoke checks were sent at once.
+#[test]
+fn a_rollout_that_is_started_in_a_closed_window_says_so_everywhere_and_sends_nothing() {
+    let smoke = "smoke: { ping: { steps: [ { request: 'GET /ping', expect: { status: 200 } } ] } }";
+    let windows =
+        "windows: [ { name: peak, freeze: true, every: 'daily 00:00-24:00', zone: UTC } ]";
+    let stage = Stage::with(&[], |builder| builder.top(smoke).top(windows));
+    let steps = json!([{ "weight": "10%", "for": "1s", "gates": [{ "smoke": "ping" }] },
+                       { "weight": "100%", "for": "1h" }]);
+    let body = json!({ "to": "v2", "steps": steps });
+    for path in [format!("{ROLLOUT}?dry_run=true"), ROLLOUT.to_owned()] {
+        let answer = stage.post(&path, &body).json();
+        let warnings = answer["warnings"].to_string();
+        assert!(warnings.contains("is frozen by the window peak"), "{answer}");
+        assert!(warnings.contains("`tidegate rollout break-in game-api`"), "{answer}");
+        assert!(answer["rollout"]["missing"].to_string().contains("the window peak"), "{answer}");
+    }
+    let status = stage.get("/v1/services/game-api")["rollout"].clone();
+    assert!(status["missing"].to_string().contains("the window peak"), "{status}");
+    std::thread::sleep(Duration::from_secs(2));
+    let smoked = || stage.versions.origins[1].seen().iter().any(|seen| seen.target() == "/ping");
+    assert!(!smoked() && stage.rollout()["phase"] == "pending", "{}", stage.rollout());
+    stage.order("break-in", &json!({ "reason": "a hot fix" }));
+    stage.until("growing");
+    assert!(smoked());
+    let broken = stage.event("rollout", "break_in");
+    assert_eq!(broken["reason"], "broke into the window peak: a hot fix");
+    let rollout = stage.rollout();
+    assert!(!rollout["missing"].to_string().contains("window"), "there is leave: {rollout}");
+}
+
 /// Regression: a rollout gave a version all players on whose port nothing listened.
 #[test]
 fn a_version_on_whose_port_nothing_listens_gets_nobody() {

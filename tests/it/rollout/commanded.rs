@@ -193,6 +193,15 @@ fn the_command_line_starts_waits_and_tells_the_end_by_its_exit_code() {
     }
     let (code, shown, error) = run(&["rollout", "rollback", "game-api", "--reason", "one more"]);
     assert_eq!(code, Some(0), "{shown}{error}");
+    // Regression: for programs nothing was said before the end.
+    let (code, shown, error) = run(&[&start[..], &["--wait", "--json"]].concat());
+    assert_eq!(code, Some(0), "{shown}{error}");
+    let lines: Vec<Value> =
+        shown.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert!(lines.len() > 1 && lines[0]["phase"] != "done", "{shown}");
+    assert_eq!(lines[lines.len() - 1]["phase"], "done");
+    let (code, shown, error) = run(&["rollout", "rollback", "game-api", "--reason", "one more"]);
+    assert_eq!(code, Some(0), "{shown}{error}");
     let bad = folder.path().join("bad.yaml");
     let steps = "- { weight: 20%, fore: 1s }\n- { weight: 10%, for: soon, gates: [ slow ] }\n";
     std::fs::write(&bad, steps).expect("a file");

@@ -81,6 +81,28 @@ fn another_person_approves() {
     assert_eq!((status, text.contains("another person can approve")), (409, true), "{text}");
     assert_eq!(send("ben-x", &path, None, json!({})).0, 200);
     eventually("it goes on", || rollout()["step"] == 2);
+    // Regression: the second person was in no event, nor what somebody had done.
+    let mut client = stage.proxy.admin();
+    let events = client
+        .get("/v1/events?since=0")
+        .header("Authorization", "Bearer ben-x-ben-x-ben-x-ben-x")
+        .header("Accept", "application/json");
+    let events = events.send().json();
+    let told = events["events"].as_array().expect("a list").iter().filter_map(|event| {
+        let field = |name: &str| event[name].as_str().unwrap_or("-").to_owned();
+        let is_meant = field("kind").starts_with("rollout");
+        is_meant.then(|| ["kind", "what", "by", "second"].map(field).join(" "))
+    });
+    let told: Vec<String> = told.collect();
+    for expected in [
+        "rollout_started - ana-x ben-x",
+        "rollout break_in ana-x ben-x",
+        "rollout grow rollout ben-x",
+        "rollout_wants_approval - - -",
+        "rollout approve ben-x -",
+    ] {
+        assert!(told.iter().any(|one| one == expected), "{expected} is missing in {told:#?}");
+    }
 }
 
 #[test]

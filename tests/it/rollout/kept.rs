@@ -237,7 +237,8 @@ fn no_step_is_taken_after_a_handover() {
         let controller = observatory.controller();
         let rollout = controller.rollout("game-api").expect("a rollout").rollout.clone();
         let events = controller.events().since(0).count();
-        (rollout.entries.clone(), rollout.weights.clone(), controller.snapshot().generation, events)
+        let (entries, weights) = (Arc::clone(&rollout.entries), rollout.weights.clone());
+        (entries, weights, controller.snapshot().generation, events)
     };
     for round in 0..12_u64 {
         let before = seen();
@@ -254,4 +255,48 @@ fn no_step_is_taken_after_a_handover() {
         assert_eq!(seen(), handed, "round {round}");
         observatory.controller().take_back();
     }
+}
+
+/// Regression: the entry of the start after a kill said that the split before the rollout had been in force.
+#[test]
+fn the_entry_of_a_start_after_a_kill_says_what_was_in_force() {
+    let kept = Kept::new();
+    let mut process = kept.start();
+    kept.begin(&json!([{ "weight": "100%", "bake": "1h" }]));
+    kept.until("it bakes", |rollout| rollout["phase"] == "baking");
+    process.signal(Signal::KILL);
+    process.wait();
+    drop(process);
+    let _process = kept.start();
+    kept.until("it bakes on", |rollout| rollout["phase"] == "baking");
+    let entries = kept.entries();
+    let resumed = entries.iter().rfind(|entry| entry.kind == "resumed").expect("an entry");
+    assert_eq!(resumed.before, Value::Null, "nothing has moved: {resumed:?}");
+    let split = &resumed.after["services"]["game-api"]["shares"];
+    assert_eq!(*split, json!({ "v1": 0.0, "v2": 1.0 }));
+}
+
+/// Regression: the record of an ejection before a restart was said to be missing since no verdict had ejected the version.
+#[test]
+fn a_record_that_a_restart_has_lost_is_told_as_lost() {
+    let kept = Kept::new();
+    let mut process = kept.start();
+    let _players = Players::at(kept.address);
+    kept.begin(&json!([{ "weight": "50%", "for": "1h" }, { "weight": "100%", "for": "1s" }]));
+    kept.until("it grows", |rollout| rollout["phase"] == "growing");
+    kept.versions.failing.store(true, SeqCst);
+    let ended = kept.until("it is ejected", |rollout| rollout["phase"] == "rolled_back");
+    assert_eq!(transitions(&ended).last(), Some(&"ejected"), "{ended}");
+    process.signal(Signal::TERM);
+    process.wait();
+    drop(process);
+    let _process = kept.start();
+    let mut client = Client::connect(kept.admin);
+    let record = client.get("/v1/services/game-api/record?version=v2").host("localhost").send();
+    let detail = record.json()["detail"].as_str().expect("a text").to_owned();
+    assert_eq!(record.status, 404);
+    assert!(
+        detail.contains("is one of an earlier process") && detail.contains("`tidegate status`"),
+        "{detail}"
+    );
 }

@@ -58,14 +58,27 @@ fn the_journal_says_what_was_decided_by_whom_and_why_it_was_allowed() {
         { "weight": "100%", "for": "1s" },
     ]));
     stage.until("holding");
+    // Regression: nobody was told that an approval is wanted.
+    let wants = "tidegate_rollout_wants_approval{service=\"game-api\",version=\"v2\"}";
+    assert!(stage.metrics().contains(&format!("{wants} 1\n")));
+    let wanted = stage.events_of("rollout_wants_approval");
+    assert_eq!((wanted.len(), &wanted[0]["version"]), (1, &json!("v2")));
+    let why = wanted[0]["reason"].as_str().expect("a text");
+    assert!(why.starts_with("step 1 of 3 waits for a person to approve it: `tidegate "), "{why}");
     stage.order("approve", &json!({ "approves": false, "reason": "too slow" }));
+    assert!(stage.metrics().contains(&format!("{wants} 0\n")));
     let refused = told.decided("reject");
+    let shown = stage.event("rollout", "reject");
+    assert_eq!(shown["reason"], "step 1 is not approved: too slow");
+    assert_eq!(shown["by"], refused.after["decided"][0]["by"]);
     assert_eq!(refused.after["decided"][0]["reason"], "too slow");
     let by = refused.after["decided"][0]["by"].as_str().expect("a name");
     assert_eq!(by, refused.actor.name);
     stage.order("pause", &json!({ "reason": "we look at it" }));
     let paused = stage.order("approve", &json!({ "reason": "approved" }));
     assert_eq!((&paused["phase"], &paused["cause"]), (&json!("paused"), &json!("we look at it")));
+    assert_eq!(stage.event("rollout", "approve")["reason"], "step 1 is approved: approved");
+    assert_eq!(stage.event("rollout", "pause")["reason"], "paused: we look at it");
     let last = &paused["last_transition"];
     assert_eq!((&last["on"], &last["approves"]), (&json!("approve"), &json!(true)));
     assert_eq!(last["reason"], "approved");
@@ -89,6 +102,17 @@ fn the_journal_says_what_was_decided_by_whom_and_why_it_was_allowed() {
     let slo = &back["judged"]["gates"][0];
     assert_eq!((&slo["gate"], &slo["reply"]), (&json!("slo"), &json!("fail")));
     assert!(slo["why"].as_str().expect("a text").contains("beyond the limit of errors"), "{slo}");
+
+    // Regression: the report had the replies of the last step alone.
+    stage.proxy.app().observatory().finish_incidents();
+    let all = stage.get("/v1/incidents");
+    let mut all = all["incidents"].as_array().expect("a list").iter();
+    let ended = all.find(|incident| incident["kind"] == "rollout_rolled_back").expect("a report");
+    let report = stage.get(ended["path"].as_str().expect("a path"));
+    let steps = &report["rollout"]["steps"];
+    assert_eq!(steps[0]["gates"][0], format!("approval (signal): pass, {by} approves"));
+    let last = steps[1]["gates"][0].as_str().expect("a text");
+    assert!(last.starts_with("slo (guardrail): fail, "), "{last}");
 
     let shown = told.shown();
     assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");

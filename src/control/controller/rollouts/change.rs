@@ -19,7 +19,7 @@ use crate::{
         reach::Reach,
         state::{Change, ControlState},
     },
-    rollout::{self, Entry, Event, On, Plan, PlanError, Refused, Rollout, Start},
+    rollout::{self, Entry, Event, Missing, On, Plan, PlanError, Refused, Rollout, Start},
 };
 
 /// A command to a rollout, or a step that it takes by itself.
@@ -53,7 +53,7 @@ pub enum RolloutAsked {
         urgent: bool,
     },
     /// An event of the one in progress.
-    Event(Event),
+    Event(Box<Event>),
 }
 
 /// The plan of a rollout.
@@ -216,11 +216,12 @@ impl Controller {
     /// Refuses a step that was written if what allowed it has changed meanwhile: a window may have begun, or a
     /// guardrail fail.
     fn still_grows(&self, change: &RolloutChange) -> Result<(), Rejected> {
-        let (Some(live), RolloutAsked::Event(Event::Tick(seen))) =
+        let (Some(live), RolloutAsked::Event(event)) =
             (self.rollouts.get(&change.service), &change.asked)
         else {
             return Ok(());
         };
+        let Event::Tick(seen) = &**event else { return Ok(()) };
         let now = SystemTime::now();
         let seen = self.seen_again(live, seen, now);
         match self.check_event(&live.rollout, Event::Tick(seen), now)?.grows() {
@@ -267,8 +268,11 @@ impl Controller {
                 let current = self.rollouts.get(&change.service).map(|live| &*live.rollout);
                 let (rollout, mut actions) =
                     rollout::start(start, current, at).map_err(Rejected::Rollout)?;
+                let frozen = self.frozen(&change.service, at);
+                let rollout = rollout::begun_in(rollout, frozen, at);
                 actions.extend(self.doubts(&rollout).into_iter().map(rollout::Action::Warn));
-                let rolled = Rolled { before: None, rollout, actions, heard: Vec::new() };
+                let (heard, second) = (Vec::new(), change.head.second.clone());
+                let rolled = Rolled { before: None, rollout, actions, heard, second };
                 let mut state = self.state.clone();
                 take_over(&mut state, &self.config, &rolled, at);
                 Ok(Checked { rolled, then: Then::Quiet(Box::new(state)) })
@@ -280,18 +284,20 @@ impl Controller {
                 };
                 self.refuse_way_back_alone(&live.rollout, event, &change.head)?;
                 self.refuse_dead_way(&live.rollout, event, &change.reach)?;
-                match change.reach {
+                let mut checked = match change.reach {
                     Reach::Insisted => {
-                        self.check_event(&live.rollout.insisting(), event.clone(), at)
+                        self.check_event(&live.rollout.insisting(), (**event).clone(), at)?
                     }
-                    _ => self.check_event(&live.rollout, event.clone(), at),
-                }
+                    _ => self.check_event(&live.rollout, (**event).clone(), at)?,
+                };
+                checked.rolled.second.clone_from(&change.head.second);
+                Ok(checked)
             }
         }
     }
 
-    /// What people should know before a rollout that is being started grows: nobody answers there, or nobody can judge
-    /// it.
+    /// What people should know before a rollout that is being started grows: nobody answers there, nobody can judge it, or
+    /// a window freezes it.
     fn doubts(&self, rollout: &Rollout) -> Vec<String> {
         let Rollout { service, to, plan, .. } = rollout;
         let dead = self.known_unreached(service, to);
@@ -310,7 +316,14 @@ impl Controller {
             };
             format!("{why}; {then}")
         });
-        dead.into_iter().chain(blind).collect()
+        let frozen = rollout.missing.iter().find(|one| matches!(one, Missing::Window(_)));
+        let frozen = frozen.map(|window| {
+            format!(
+                "growth of `{service}` is frozen by {window}: the rollout waits for its end, unless somebody breaks in \
+                 (`tidegate rollout break-in {service}`)"
+            )
+        });
+        dead.into_iter().chain(blind).chain(frozen).collect()
     }
 
     /// Checks an event of the rollout `base`, and prepares the weights that it sets.

@@ -118,7 +118,7 @@ impl Controller {
 
     /// Why the players of `service` may not grow at `now`: a window, or that its writes are refused, so that there is
     /// no evidence about them.
-    fn frozen(&self, service: &str, now: SystemTime) -> Option<Frozen> {
+    pub(super) fn frozen(&self, service: &str, now: SystemTime) -> Option<Frozen> {
         let windows = Windows::new(&self.config.windows).growth(service, now).frozen;
         let mode = mode_of(&self.state, service).map(|mode| Frozen {
             window: READ_ONLY.to_owned(),
@@ -169,7 +169,7 @@ impl Controller {
         if checked.grows() {
             return Advance::Write(Box::new(RolloutChange {
                 service: service.to_owned(),
-                asked: RolloutAsked::Event(event),
+                asked: RolloutAsked::Event(Box::new(event)),
                 reach: Reach::Unasked,
                 head: ChangeHead::of(itself()),
             }));
@@ -249,9 +249,26 @@ impl Controller {
         let Rollout { service, to, .. } = rollout;
         let now = self.judging_time();
         if let Some(answer) = self.evaluator.answer(service, to, now) {
-            return Some(rollout::evidence(&answer, mismatch));
+            let mut said = rollout::evidence(&answer, mismatch);
+            // The comparison goes on over steps, so its count is not that of the step.
+            if rollout.progress.begun {
+                said.why += &self.seen_in_step(rollout);
+            }
+            return Some(said);
         }
         Some(rollout::evidence_alone(&self.evaluator.standing(service, to, now)?))
+    }
+
+    /// Requests of the version in the step, and its players as far as they are counted.
+    fn seen_in_step(&self, rollout: &Rollout) -> String {
+        let Rollout { service, to, progress, .. } = rollout;
+        let snapshot = self.snapshot();
+        let versions = snapshot.service(service).map(|service| &service.versions);
+        let number = versions.and_then(|all| all.iter().position(|version| *version.name == **to));
+        let players = self.evaluator.exposure(service).map(|exposure| exposure.players());
+        let players = players.zip(number).and_then(|(all, number)| all.get(number).copied());
+        let players = players.map_or_else(String::new, |players| format!("{players} players, "));
+        format!("; in this step: {players}{} requests", progress.requests)
     }
 
     /// Whether the players of the versions agree with the weights.

@@ -27,7 +27,9 @@ impl Controller {
     /// in the journal, if that was written first.
     pub(super) fn publish_rolled(&mut self, rolled: Rolled, entry: Option<Head>) {
         let is_kept = rolled.is_kept();
-        let Rolled { before, rollout, actions, heard } = rolled;
+        let wanted = rolled.before.as_ref().is_some_and(|before| before.wants_approval());
+        let Rolled { before, rollout, actions, heard, second } = rolled;
+        let asks = !wanted && rollout.wants_approval();
         let service = rollout.service.clone();
         let is_new = before.is_none();
         let mut live = match self.rollouts.remove(&service).filter(|_| !is_new) {
@@ -55,7 +57,7 @@ impl Controller {
         }
         let is_end = live.rollout.phase.is_end();
         // Most ticks have nothing to tell.
-        let told = (is_new || !actions.is_empty()).then(|| live.clone());
+        let told = (is_new || asks || !actions.is_empty()).then(|| live.clone());
         self.rollouts.insert(service.clone(), live);
         if sets || is_new {
             self.begin_count(&service);
@@ -65,16 +67,21 @@ impl Controller {
         }
         let Some(live) = told else { return };
         if is_new {
-            self.tell_started(&live.rollout, entry);
+            self.tell_started(&live.rollout, second.as_deref(), entry);
             self.rollout_news.notify_one();
         }
         for action in actions {
             match action {
-                Action::Record(one) => self.tell_transition(&live.rollout, &one, entry),
+                Action::Record(one) => {
+                    self.tell_transition(&live.rollout, (&one, second.as_deref()), entry);
+                }
                 Action::Warn(message) => self.warn_of_rollout(&live.rollout, message),
                 Action::Finish(outcome) => self.tell_ended(&live, outcome, entry),
                 Action::SetWeights(_) | Action::RunSmoke { .. } | Action::CallWebhook { .. } => {}
             }
+        }
+        if asks {
+            self.tell_wanted(&live.rollout);
         }
     }
 
@@ -171,7 +178,25 @@ impl Controller {
         draft
     }
 
-    fn tell_started(&mut self, rollout: &Rollout, entry: Option<Head>) {
+    /// Tells that the step of `rollout` waits for a person to approve it.
+    fn tell_wanted(&mut self, rollout: &Rollout) {
+        let Rollout { service, to, step, plan, second_person, by, .. } = rollout;
+        let who = match second_person {
+            true => format!("another person than {by}"),
+            false => "a person".to_owned(),
+        };
+        let text = format!(
+            "step {} of {} waits for {who} to approve it: `tidegate rollout approve {service}`, or `tidegate rollout \
+             reject {service}`",
+            step + 1,
+            plan.steps().len()
+        );
+        tracing::info!(service, version = to, step = step + 1, "the rollout waits for an approval");
+        let matter = EventDetails::of_place(service.clone(), to.clone(), text);
+        self.record(EventKind::RolloutWantsApproval, matter);
+    }
+
+    fn tell_started(&mut self, rollout: &Rollout, second: Option<&str>, entry: Option<Head>) {
         let Rollout { service, to, by, reason, .. } = rollout;
         let plan = rollout.plan.name.clone().unwrap_or_else(|| "its own steps".to_owned());
         tracing::info!(service, version = to, plan, by, reason, "rollout started");
@@ -179,24 +204,34 @@ impl Controller {
         let text = format!("a rollout by {plan} begins{gap}{reason}");
         let matter = EventDetails {
             journal: entry,
+            second: second.map(str::to_owned),
             ..EventDetails::of_version(service.clone(), to.clone(), by.clone(), text)
         };
         self.record(EventKind::RolloutStarted, matter);
     }
 
-    fn tell_transition(&mut self, rollout: &Rollout, entry: &Entry, journal: Option<Head>) {
+    fn tell_transition(
+        &mut self,
+        rollout: &Rollout,
+        (entry, second): (&Entry, Option<&str>),
+        journal: Option<Head>,
+    ) {
         let Rollout { service, to, .. } = rollout;
         let Entry { on, from, to: phase, by, reason, step, .. } = entry;
-        let (step, share) = (step + 1, rollout.share());
+        let (step, share, what) = (step + 1, rollout.share(), entry.decided());
         tracing::info!(
-            service, version = to, %on, %from, %phase, step, share, by, reason, "rollout"
+            service, version = to, what, %from, %phase, step, share, by, second, reason, "rollout"
         );
         if !entry.is_kept() {
             return;
         }
         let text = entry.told();
+        // Growth that rests on a break-in has its second person.
+        let leave = entry.break_in.as_ref().and_then(|leave| leave.second.as_deref());
         let matter = EventDetails {
             journal,
+            what: Some(what.to_owned()),
+            second: second.or(leave).map(str::to_owned),
             share: matches!(on, On::Grow | On::Bake | On::Restored | On::Ejected).then_some(share),
             ..EventDetails::of_version(service.clone(), to.clone(), by.clone(), text)
         };

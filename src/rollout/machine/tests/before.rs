@@ -108,6 +108,38 @@ fn a_pass_is_asked_again_if_the_step_has_to_wait_for_something_else() {
     assert_eq!(stage.phase(), Phase::Growing);
 }
 
+/// Regression: a rollout that was started in a closed window sent its smoke checks at once.
+#[test]
+fn the_smoke_checks_of_the_first_step_wait_for_its_window_too() {
+    let plan = r#"[{"weight":"60%","for":"1h","gates":[{"smoke":"m"}]},{"weight":"100%"}]"#;
+    let mut stage = Stage::new(plan);
+    stage.seen.frozen = Some(friday());
+    let asked: Vec<_> = (0..90).flat_map(|_| runs(&stage.tick(1))).collect();
+    assert_eq!((asked, stage.phase()), (Vec::new(), Phase::Pending));
+    stage.seen.frozen = None;
+    let ask = next_run(&mut stage, 1);
+    stage.reply(ask, Reply::Pass);
+    stage.tick(1);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Growing, 0.6));
+}
+
+/// Regression: of two windows the one was named as that which asks for a second person that does not.
+#[test]
+fn a_break_in_without_a_second_person_names_all_windows() {
+    let mut stage = Stage::new(PLAN);
+    let also = vec!["final".to_owned()];
+    stage.seen.frozen = Some(Frozen { also, second_person: true, ..friday() });
+    stage.tick(1);
+    let alone = Event::BreakIn { by: "bo".into(), second: None, reason: "P1".into() };
+    let refused = stage.try_send(alone).expect_err("it is refused").to_string();
+    assert!(
+        refused.starts_with(
+            "one of the windows friday-peak, final asks for a second person besides bo"
+        ),
+        "{refused}"
+    );
+}
+
 /// Regression: a webhook was not called during a pause, and its old answer was shown.
 #[test]
 fn a_pause_stops_no_webhook() {

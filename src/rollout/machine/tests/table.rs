@@ -170,7 +170,7 @@ fn each_transition_of_the_table_is_taken_and_no_other_one() {
                     let ended = matches!(phase, Phase::RolledBack | Phase::Aborted);
                     assert!(!ended || actions.is_empty(), "{phase} {event:?}: {actions:?}");
                 }
-                Err(Refused::Phase { phase: said, on }) => {
+                Err(Refused::Phase { phase: said, on, .. }) => {
                     assert_eq!((said, Some(on)), (phase, command));
                     assert!(!is_possible(phase, on), "{phase} {on}");
                 }

@@ -133,3 +133,101 @@ fn what_happened_is_remembered_in_the_state_and_the_steps_longest() {
     let known = on(&stage);
     assert_eq!((known.len(), known[0], known[99]), (100, On::Grow, On::Pause));
 }
+
+/// Regression: a window that freezes the next step was shown only once everything else had passed, and not at the start.
+#[test]
+fn a_window_is_shown_from_the_beginning_and_holds_nothing_before_its_time() {
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    stage.seen.frozen = Some(friday());
+    stage.pass().tick(1);
+    let (_, missing) = shown(&stage);
+    assert_eq!(
+        (stage.phase(), missing.last().map(String::as_str)),
+        (Phase::Growing, Some("the window friday-peak"))
+    );
+    assert!(missing.len() > 1, "time is missing, too: {missing:?}");
+    stage.wait(130);
+    assert_eq!(
+        (stage.phase(), shown(&stage).1),
+        (Phase::Holding, vec!["the window friday-peak".to_owned()])
+    );
+    // After the last step nothing grows, so nothing is frozen.
+    let mut last = Stage::new(r#"[{"weight":"100%","for":"1m"}]"#);
+    last.tick(0);
+    last.seen.frozen = Some(friday());
+    last.tick(1);
+    assert_eq!(shown(&last).1.len(), 1, "{:?}", shown(&last).1);
+    let begun = crate::rollout::begun_in(Stage::new(PLAN).rollout, Some(friday()), stage.now);
+    let missing: Vec<String> = begun.missing.iter().map(ToString::to_string).collect();
+    assert_eq!(missing, ["the window friday-peak"]);
+    let open = crate::rollout::begun_in(Stage::new(PLAN).rollout, None, stage.now);
+    assert_eq!((open.missing, open.frozen), (Vec::new(), None));
+}
+
+#[test]
+fn an_approval_is_wanted_once_the_least_time_is_over_until_somebody_answers() {
+    let plan = r#"[{"weight":"1%","for":"1m","requests":10,"gates":["evidence","approval"]},{"weight":"100%"}]"#;
+    let mut stage = Stage::new(plan);
+    assert!(!stage.rollout.wants_approval());
+    stage.tick(0);
+    stage.wait(50);
+    assert!(!stage.rollout.wants_approval(), "time is missing");
+    stage.wait(20);
+    assert!(!stage.rollout.wants_approval(), "requests are missing");
+    stage.seen.requests += 10;
+    stage.tick(1);
+    assert!(
+        stage.rollout.wants_approval(),
+        "though evidence is undecided: {:?}",
+        stage.rollout.missing
+    );
+    stage.send(Event::Pause { by: "bo".into(), reason: "lunch".into() });
+    assert!(!stage.rollout.wants_approval(), "nobody waits during a pause");
+    stage.send(Event::Resume { by: "bo".into(), reason: "back".into() });
+    assert!(stage.rollout.wants_approval());
+    let resumed = stage.rollout.clone().resumed();
+    assert!(!resumed.wants_approval(), "the process that goes on tells people anew");
+    stage.rollout = resumed;
+    stage.tick(1);
+    assert!(stage.rollout.wants_approval());
+    stage.send(Event::Approve { by: "ana".into(), approves: false, reason: "odd".into() });
+    assert!(!stage.rollout.wants_approval(), "somebody answered");
+}
+
+/// Regression: an event told neither what a person did nor which of two opposite things.
+#[test]
+fn what_a_person_did_is_told_in_words() {
+    let mut stage = Stage::new(PLAN);
+    stage.tick(0);
+    stage.pass().wait(130);
+    let reason = || "numbers look odd".to_owned();
+    let ana = || "ana".to_owned();
+    let mut told = |event: Event| {
+        let actions = stage.send(event);
+        let entry = actions.iter().find_map(|action| match action {
+            Action::Record(entry) => Some(entry.told()),
+            _ => None,
+        });
+        entry.expect("a transition")
+    };
+    for (event, expected) in [
+        (
+            Event::Approve { by: ana(), approves: false, reason: reason() },
+            "step 2 is not approved: numbers look odd",
+        ),
+        (Event::Approve { by: ana(), approves: true, reason: String::new() }, "step 2 is approved"),
+        (
+            Event::Promote { by: ana(), reason: reason() },
+            "promoted: what is left of step 2 is skipped: numbers look odd",
+        ),
+        (Event::Pause { by: ana(), reason: reason() }, "paused: numbers look odd"),
+        (Event::Resume { by: ana(), reason: reason() }, "resumed, growing: numbers look odd"),
+        (
+            Event::Rollback { by: ana(), reason: reason(), at_once: true },
+            "rolled back by a person: numbers look odd",
+        ),
+    ] {
+        assert_eq!(told(event), expected);
+    }
+}
