@@ -167,6 +167,6 @@ fn without_a_baseline_the_harm_is_what_was_beyond_the_limit_since_the_onset() {
     let harm = harm(Asked { verdict: Some(&verdict), ..asked(&[]) });
     assert_eq!((harm.requests, harm.failures, harm.counted_s), (614, 31, 3.0));
     assert_eq!((harm.estimate, harm.expected_rate), (Some(24.86), Some(0.01)));
-    let says = "31 of 614 requests of the version failed in the 3 s from the onset, most likely, to the verdict. By ";
+    let says = "31 of 614 requests of the version failed in the 3.0 s from the onset, most likely, to the verdict. By ";
     assert!(harm.how.starts_with(says), "{}", harm.how);
 }

@@ -8,6 +8,9 @@ use crate::support::process::{free_address, program};
 const HEALTH: &str =
     "health: { http: { path: / }, interval: 50ms, unhealthy: 2, healthy: 2, slow_start: 0s }";
 
+/// Nothing is ejected by it.
+const ADVISE: &str = "eject: { errors: {}, mode: advise }";
+
 /// An origin at `address` that fails the requests of one of `one_of` players (0: of none).
 fn serving(address: SocketAddr, one_of: &Arc<AtomicU64>) -> Origin {
     let one_of = Arc::clone(one_of);
@@ -101,7 +104,7 @@ impl Mortal {
 /// Regression: `rollout rollback`, and its dry run, said nothing, and all players met a port at which nobody listened.
 #[test]
 fn a_command_leads_to_a_version_that_was_stopped_only_if_the_caller_insists() {
-    let mut mortal = Mortal::baking(&[], &json!([]));
+    let mut mortal = Mortal::baking(&[ADVISE], &json!([]));
     // Nothing has asked v1 since: only a connection shows it.
     mortal.kill();
     for what in ["rollback?dry_run=true", "rollback", "abort?dry_run=true", "abort"] {
@@ -124,7 +127,7 @@ fn a_command_leads_to_a_version_that_was_stopped_only_if_the_caller_insists() {
 
 #[test]
 fn a_command_needs_no_force_once_the_version_serves_again() {
-    let mut mortal = Mortal::baking(&[], &json!([]));
+    let mut mortal = Mortal::baking(&[ADVISE], &json!([]));
     mortal.kill();
     mortal.assert_refused("abort", "Connection refused");
     mortal.revive();
@@ -136,7 +139,7 @@ fn a_command_needs_no_force_once_the_version_serves_again() {
 /// Regression: a guardrail that failed took all players to a version whose checks said that it was down.
 #[test]
 fn a_rollback_waits_while_the_checks_say_that_the_version_before_is_down() {
-    let mut mortal = Mortal::baking(&[HEALTH, "slo: { errors: 2% }"], &json!(["slo"]));
+    let mut mortal = Mortal::baking(&[HEALTH, ADVISE, "slo: { errors: 2% }"], &json!(["slo"]));
     mortal.kill_and_see();
     mortal.assert_refused("rollback", "is down");
     mortal.one_of.store(5, SeqCst);
