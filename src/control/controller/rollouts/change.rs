@@ -285,12 +285,11 @@ impl Controller {
                 };
                 self.refuse_way_back_alone(&live.rollout, event, &change.head)?;
                 self.refuse_dead_way(&live.rollout, event, &change.reach)?;
-                let mut checked = match change.reach {
-                    Reach::Insisted => {
-                        self.check_event(&live.rollout.insisting(), (**event).clone(), at)?
-                    }
-                    _ => self.check_event(&live.rollout, (**event).clone(), at)?,
+                let base = match change.reach {
+                    Reach::Insisted => &Arc::new(live.rollout.insisting()),
+                    _ => &live.rollout,
                 };
+                let mut checked = self.check_event(base, (**event).clone(), at)?;
                 checked.rolled.second.clone_from(&change.head.second);
                 Ok(checked)
             }

@@ -138,6 +138,7 @@ fn a_rollback_waits_while_nothing_else_serves() {
         also: Vec::new(),
         until_unix_ms: None,
         second_person: false,
+        since_unix_ms: Default::default(),
     });
     stage.seen.stranded = dead();
     stage.tick(1);
