@@ -152,7 +152,7 @@ impl Controller {
         let others = snapshot.service(&suspect.service).map_or(&[][..], |s| &s.versions);
         let mut others = others.iter().filter(|other| *other.name != *suspect.version);
         // The usual case takes no time.
-        if others.all(|other| works(other)) {
+        if others.all(works) {
             return Vec::new();
         }
         let ejection = Ejection {
