@@ -37,8 +37,8 @@ pub use gate::{
 };
 pub use judged::{GateSaid, Judged};
 pub use machine::{
-    ASK_AGAIN, FRESH, ITSELF, KEPT, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply, begun_in,
-    start,
+    ASK_AGAIN, FRESH, ITSELF, KEPT, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply,
+    begun_in, start,
 };
 pub use phase::{On, Phase, TRANSITIONS, Transition, is_legal, transitions_page};
 pub use plan::{Plan, PlanError};

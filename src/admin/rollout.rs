@@ -114,7 +114,8 @@ async fn order(
         }
     };
     let retreats = matches!(command, Command::Abort | Command::Rollback);
-    let (reach, asked) = (insisted(asked.force.unwrap_or(false)), RolloutAsked::Event(Box::new(event)));
+    let (reach, asked) =
+        (insisted(asked.force.unwrap_or(false)), RolloutAsked::Event(Box::new(event)));
     let mut change = RolloutChange { service, asked, reach, head };
     if retreats {
         change = plane.with_reach_of_rollout(change).await;
