@@ -22,6 +22,7 @@ pub mod journaled;
 mod jwks;
 mod kept;
 mod key_files;
+pub mod overtaken;
 pub mod pins;
 mod planned;
 mod probed;
