@@ -24,6 +24,7 @@ mod kept;
 mod kept_keys;
 mod key_files;
 pub mod living;
+pub mod overtaken;
 pub mod pins;
 mod planned;
 mod probed;

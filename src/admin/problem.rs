@@ -156,6 +156,7 @@ impl From<Rejected> for Problem {
             | Rejected::SplitWrites { .. }
             | Rejected::WriterIsGone { .. }
             | Rejected::GrowthByFile { .. }
+            | Rejected::Overtaken(_)
             | Rejected::ModeLost { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             Rejected::Outdated { .. } => {

@@ -63,7 +63,10 @@ impl ControlPlane {
         asked: Cutover,
         fence: schema::Fence,
     ) -> Result<CutOver, Unmade<Rejected>> {
+        let place = self.waiting().place(asked.concerns());
+        let withdrawn = || place.overtaken().map(Rejected::from);
         let (turn, state) = self.turn_of(&asked.service).await?;
+        withdrawn().map_or(Ok(()), Err).map_err(Unmade::Refused)?;
         // Whoever takes the journal over waits for the end of this.
         let moving = Arc::clone(self.moving()).read_owned().await;
         self.controller().may_fence(&asked.service).map_err(Unmade::Refused)?;
@@ -72,7 +75,10 @@ impl ControlPlane {
         let entry = self.write_first(first).await.map_err(Unmade::Unwritten)?;
         let raising = {
             let mut controller = self.controller();
-            let raising = controller.raise_fence(&asked, &fence);
+            let raising = match withdrawn() {
+                Some(why) => Err(why),
+                None => controller.raise_fence(&asked, &fence),
+            };
             controller.park(&asked.service);
             raising
         };
@@ -87,6 +93,10 @@ impl ControlPlane {
             let unparked = controller.unpark(&asked.service);
             let made = match &raising {
                 Err(why) => Err(why.clone()),
+                // An ejection has undone it, too, and says so.
+                Ok(raising) if place.overtaken().is_some() && !raising.raised.is_undone() => {
+                    Err(withdrawn().unwrap_or(Rejected::HandedOver))
+                }
                 Ok(raising) if left.is_empty() && raising.raised.may_move() => {
                     asked.make_at(&mut controller, Moment { at, entry })
                 }

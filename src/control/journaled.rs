@@ -3,6 +3,8 @@
 //! Only an ejection by an operator, and what else leaves a bad version, does not wait for a journal that cannot be written: it is made, and its entry
 //! follows.
 //!
+//! What it overtakes of the same service, and nobody was told of, is withdrawn (`overtaken.rs`).
+//!
 //! Such changes pass one after the other; only a fenced cutover lets others pass while it waits for writes in flight
 //! (`fenced.rs`). The safety thread waits for none of them, so a verdict may come
 //! between the two halves of a change; `kept.rs` says what is written then.
@@ -20,6 +22,7 @@ use tokio::{
 
 use super::{
     controller::{First, Moment, Operation, PreparedFile, Reloaded},
+    overtaken::{Overtaken, Place},
     tasks::ControlPlane,
 };
 use crate::{
@@ -81,11 +84,16 @@ impl ControlPlane {
         operation: O,
     ) -> Result<O::Outcome, Unmade<O::Error>> {
         let acts_first = operation.acts_first();
+        let place = self.waiting().place(operation.concerns());
         let turn = match acts_first {
             true => self.turn(Some(PATIENCE)).await.ok(),
             false => Some(self.turn(O::PATIENCE).await.map_err(Unmade::Unwritten)?),
         };
         let at = SystemTime::now();
+        let Some(turn) = turn else { return self.overtake(operation, at) };
+        if let Some(overtaken) = self.withdrawn(&place, &operation) {
+            return Err(Unmade::Refused(overtaken.into()));
+        }
         let (first, late) = {
             let mut controller = self.controller();
             // Without a journal nothing is written first, and making the change checks it, too.
@@ -95,10 +103,8 @@ impl ControlPlane {
             };
             let late = plan.as_ref().filter(|_| acts_first).map(|plan| plan.draft.clone());
             // Before anything else happens: a rollout that began to hold between the two would need another entry.
-            (turn.is_some().then(|| controller.begin(plan)), late)
-        };
-        let Some((turn, first)) = turn.zip(first) else {
-            return self.act(operation, at, late, "another change is being made");
+            place.moves(plan.as_ref().is_none_or(|plan| plan.then.is_some()));
+            (controller.begin(plan), late)
         };
         let plane = self.clone();
         let mut writing = Box::pin(async move {
@@ -139,11 +145,70 @@ impl ControlPlane {
             }
         };
         let mut controller = self.controller();
-        let made = operation.make(&mut controller, Moment { at, entry });
+        let overtaken = place.overtaken();
+        let made = match overtaken.filter(|by| operation.is_withdrawn(&controller, by)) {
+            Some(overtaken) => Err(overtaken.into()),
+            None => operation.make(&mut controller, Moment { at, entry }),
+        };
         if let Some(entry) = entry {
             controller.settle(entry, made.as_ref().err().map(ToString::to_string));
         }
         made.map_err(Unmade::Refused)
+    }
+
+    /// What has overtaken a change that is not made yet, if it is withdrawn for that.
+    fn withdrawn<O: Operation>(&self, place: &Place, operation: &O) -> Option<Overtaken> {
+        let overtaken = place.overtaken()?;
+        operation.is_withdrawn(&self.controller(), &overtaken).then_some(overtaken)
+    }
+
+    /// Makes a change that acts first while another one has its turn, and withdraws those before it that wait.
+    fn overtake<O: Operation>(
+        &self,
+        operation: O,
+        at: SystemTime,
+    ) -> Result<O::Outcome, Unmade<O::Error>> {
+        let mut controller = self.controller();
+        let retreat = operation.retreat();
+        let before = retreat.as_ref().map(|retreat| self.waiting().queue().before(retreat));
+        let before = before.unwrap_or_default();
+        let of_split = before.iter().filter(|(_, is_of_split)| *is_of_split);
+        let undone: Vec<String> = of_split.map(|(what, _)| what.clone()).collect();
+        let undone = match &*undone {
+            [] => None,
+            undone => operation.undo(&mut controller, undone),
+        };
+        let (draft, mut outcome) = match undone {
+            Some(undone) => undone.map(|(draft, outcome)| (Some(draft), outcome)),
+            None => {
+                // Without a journal making the change checks it.
+                let plan = match controller.has_journal() {
+                    true => operation.plan(&controller, at).map_err(Unmade::Refused)?,
+                    false => None,
+                };
+                let made = operation.make(&mut controller, Moment { at, entry: None });
+                made.map(|outcome| (plan.map(|plan| plan.draft), outcome))
+            }
+        }
+        .map_err(Unmade::Refused)?;
+        if let Some(retreat) = &retreat {
+            self.waiting().queue().overtake(retreat);
+        }
+        if let Some(draft) = draft {
+            controller.write_late(draft);
+        }
+        if controller.has_journal() {
+            let what: Vec<String> = before.into_iter().map(|(what, _)| what).collect();
+            let why = "another change is being made".to_owned();
+            let why = match what.is_empty() {
+                true => why,
+                false => {
+                    format!("{why}; withdrawn, since it was not in force yet: {}", what.join(", "))
+                }
+            };
+            O::entry_waits(&mut outcome, why);
+        }
+        Ok(outcome)
     }
 
     /// Waits for the turn of a change, for `patience` at most if that is given.

@@ -16,6 +16,7 @@ use super::{
     Controller,
     callers::Callers,
     incidents::{Book, History},
+    overtaken::Waiting,
     smoke_counts::SmokeCounts,
     supervision::Supervision,
 };
@@ -47,6 +48,8 @@ pub struct ControlPlane {
     callers: Arc<Callers>,
     /// Held by a change on request from its plan until it is in force; by a fenced cutover until its fence is raised.
     turnstile: Arc<tokio::sync::Mutex<()>>,
+    /// Changes on request that wait for their turn, or for the disk.
+    waiting: Waiting,
     /// Read by each fenced cutover from its turn to its end, also while others pass the turnstile.
     moving: Arc<tokio::sync::RwLock<()>>,
     /// Rates of the last minutes; not locked by the safety thread.
@@ -82,6 +85,7 @@ impl ControlPlane {
             smoke_counts: Arc::default(),
             callers: Arc::default(),
             turnstile: Arc::default(),
+            waiting: Waiting::default(),
             moving: Arc::default(),
             history: Arc::default(),
             book: Arc::default(),
@@ -120,6 +124,10 @@ impl ControlPlane {
 
     pub(super) fn turnstile(&self) -> &Arc<tokio::sync::Mutex<()>> {
         &self.turnstile
+    }
+
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     pub(super) fn moving(&self) -> &Arc<tokio::sync::RwLock<()>> {

@@ -6,6 +6,7 @@ mod asked;
 mod disk;
 mod fenced;
 mod killed;
+mod overtaken;
 mod rolled_back;
 mod sent;
 mod synced;

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     config::{Loaded, parse},
     control::{
-        controller::{Controller, Moment, Operation, Plan},
+        controller::{Controller, Moment, Operation, Plan, Rejected},
         tasks::ControlPlane,
     },
     store::{Actor, Draft},
@@ -25,15 +25,15 @@ struct Counted(Arc<AtomicU32>);
 
 impl Operation for Counted {
     type Outcome = Option<u64>;
-    type Error = String;
+    type Error = Rejected;
 
-    fn plan(&self, _: &Controller, _: SystemTime) -> Result<Option<Plan>, String> {
+    fn plan(&self, _: &Controller, _: SystemTime) -> Result<Option<Plan>, Rejected> {
         self.0.fetch_add(1, SeqCst);
         let draft = Draft::new("tested", Actor::system(), "a test");
         Ok(Some(Plan { draft, then: None }))
     }
 
-    fn make(self, _: &mut Controller, moment: Moment) -> Result<Option<u64>, String> {
+    fn make(self, _: &mut Controller, moment: Moment) -> Result<Option<u64>, Rejected> {
         Ok(moment.entry.map(|entry| entry.seq))
     }
 }

@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use indexmap::IndexMap;
+use serde_json::json;
 
 use super::{
     Applied, Asked, ChangeHead, Controller, Moment, Operation, Plan, Rejected, WeightsChange,
@@ -13,7 +14,15 @@ use super::{
 };
 use crate::{
     config::units::Weight,
-    control::{carried::SetWeights, events::EventKind, reach::Reach, state::Change, undo::Undo},
+    control::{
+        carried::SetWeights,
+        events::{EventDetails, EventKind},
+        overtaken::{Concern, Kind, Retreat},
+        reach::Reach,
+        state::Change,
+        undo::Undo,
+    },
+    store::Draft,
 };
 
 /// A cutover as requested.
@@ -118,6 +127,29 @@ impl Operation for Cutover {
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<Moving, Rejected> {
         controller.cut_over_at(&self, moment)
     }
+
+    fn concerns(&self) -> Option<Concern> {
+        let Destination::Version(version) = &self.to else { return None };
+        let what = format!("the cutover to {version} by {}", self.head.by.name);
+        Some(Concern { service: Some(self.service.clone()), what, kind: Kind::Split })
+    }
+
+    fn retreat(&self) -> Option<Retreat> {
+        let (service, what) =
+            (self.service.clone(), format!("the rollback by {}", self.head.by.name));
+        let is_back = self.to == Destination::Before;
+        is_back.then_some(Retreat { service, what, only: None, ejects: false })
+    }
+
+    fn undo(
+        &self,
+        controller: &mut Controller,
+        undone: &[String],
+    ) -> Option<Result<(Draft, Moving), Rejected>> {
+        // The way back from a rollout leads further than from weights that somebody sets meanwhile.
+        let is_rolling = controller.rolling().contains(&self.service);
+        (!is_rolling).then(|| controller.undo_waiting(self, undone))
+    }
 }
 
 impl Controller {
@@ -146,6 +178,32 @@ impl Controller {
         }
         self.count_cutover(&asked.service, "made");
         Ok(Moving { applied, named, unwritten: None })
+    }
+
+    /// Goes back from changes that are not in force, the `undone` ones: nobody moves.
+    fn undo_waiting(
+        &mut self,
+        asked: &Cutover,
+        undone: &[String],
+    ) -> Result<(Draft, Moving), Rejected> {
+        let generation = self.admit_change(asked.head.if_generation)?;
+        let applied = self.as_it_is(&asked.service, generation)?;
+        let mut draft = self.draft_asked("rollback", &asked.head, (&asked.service, &self.state));
+        (draft.before, draft.after) = (json!(applied.before), json!(applied.after));
+        let (service, by) = (asked.service.clone(), asked.head.by.name.clone());
+        let undone = undone.join(", ");
+        let gap = if asked.head.reason.is_empty() { "" } else { ": " };
+        let reason = format!(
+            "nobody moves, since what it undoes was not in force yet, and is withdrawn: {undone}{gap}{}",
+            asked.head.reason
+        );
+        tracing::info!(service, by, reason, "rolled back");
+        let (service, by) = (Some(service), Some(by));
+        self.record(
+            EventKind::Cutover,
+            EventDetails { service, by, reason, ..EventDetails::default() },
+        );
+        Ok((draft, Moving { applied, named: Vec::new(), unwritten: None }))
     }
 
     /// Whether `asked` would move anything.

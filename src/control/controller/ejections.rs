@@ -7,7 +7,10 @@ use serde_json::json;
 
 use super::{ChangeHead, Controller, Moment, Operation, Plan, Rejected};
 use crate::{
-    control::state::{Change, ControlState, Ejection, ManualEjection},
+    control::{
+        overtaken::{Concern, Kind, Retreat},
+        state::{Change, ControlState, Ejection, ManualEjection},
+    },
     store::Draft,
 };
 
@@ -91,6 +94,15 @@ impl Operation for Eject {
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<Moved, Rejected> {
         controller.eject_at(self.0, moment)
     }
+
+    fn retreat(&self) -> Option<Retreat> {
+        let Target { service, version, endpoint, head } = &self.0;
+        let of = endpoint.as_ref().map(|endpoint| format!("{endpoint} of "));
+        let what =
+            format!("the ejection of {}{version} by {}", of.unwrap_or_default(), head.by.name);
+        let only = endpoint.as_ref().map(|_| version.clone());
+        Some(Retreat { service: service.clone(), what, only, ejects: true })
+    }
 }
 
 impl Operation for Reinstate {
@@ -112,6 +124,13 @@ impl Operation for Reinstate {
 
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<Moved, Rejected> {
         controller.reinstate_at(self.0, moment)
+    }
+
+    fn concerns(&self) -> Option<Concern> {
+        let Target { service, version, head, .. } = &self.0;
+        let what = format!("the reinstatement of {version} by {}", head.by.name);
+        let kind = Kind::Reinstates(version.clone());
+        Some(Concern { service: Some(service.clone()), what, kind })
     }
 }
 

@@ -24,6 +24,7 @@ use crate::{
     control::{
         events::{EventDetails, EventKind},
         kept::KeptRows,
+        overtaken::{Concern, Overtaken, Retreat},
         state::ControlState,
     },
     snapshot::Snapshot,
@@ -41,7 +42,7 @@ pub trait Operation {
     /// What the caller gets.
     type Outcome;
     /// Why it is refused.
-    type Error;
+    type Error: From<Overtaken>;
     /// Whether it is made also while the journal cannot be written, as ejections are. Its entry follows then.
     const ACTS_FIRST: bool = false;
     /// How long it waits for the changes before it, if it does not act first; `None`: for as long as they take.
@@ -64,6 +65,31 @@ pub trait Operation {
 
     /// Notes in the outcome why the entry is not written yet. Only for a change that acts first.
     fn entry_waits(_outcome: &mut Self::Outcome, _why: String) {}
+
+    /// What it is about, if a retreat that comes while it waits withdraws it.
+    fn concerns(&self) -> Option<Concern> {
+        None
+    }
+
+    /// What it withdraws, if it acts first while others wait.
+    fn retreat(&self) -> Option<Retreat> {
+        None
+    }
+
+    /// Whether this change, which `overtaken` says came before a retreat, is withdrawn.
+    fn is_withdrawn(&self, _controller: &Controller, _overtaken: &Overtaken) -> bool {
+        true
+    }
+
+    /// Makes it where it leads back from changes that wait, the `undone` ones, and so from none that was made. Returns
+    /// its entry and its outcome; `None` if it is made as ever.
+    fn undo(
+        &self,
+        _controller: &mut Controller,
+        _undone: &[String],
+    ) -> Option<Result<(Draft, Self::Outcome), Self::Error>> {
+        None
+    }
 }
 
 /// What is to be written before a change is made.

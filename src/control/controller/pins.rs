@@ -15,6 +15,7 @@ use super::{
 use crate::{
     control::{
         events::{EventDetails, EventKind},
+        overtaken::{Concern, Kind},
         state::{Change, MovedPins},
     },
     snapshot::{PinPlan, Service},
@@ -61,6 +62,11 @@ impl Operation for MovePins {
 
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<PinsMoved, Rejected> {
         controller.move_pins(self, moment)
+    }
+
+    fn concerns(&self) -> Option<Concern> {
+        let what = format!("the move of pins of {} by {}", self.from, self.head.by.name);
+        Some(Concern { service: Some(self.service.clone()), what, kind: Kind::Other })
     }
 }
 

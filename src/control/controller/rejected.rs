@@ -1,6 +1,9 @@
 //! Why a change is refused.
 
-use crate::rollout::{PlanError, Refused};
+use crate::{
+    control::overtaken::Overtaken,
+    rollout::{PlanError, Refused},
+};
 
 /// Why a change was refused. A refused change has no effect.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -121,6 +124,9 @@ pub enum Rejected {
         /// The same with the file.
         gets: String,
     },
+    /// A retreat came while it waited.
+    #[error(transparent)]
+    Overtaken(#[from] Overtaken),
     /// All weights are 0.
     #[error("all weights are 0, so no version would serve; {right}")]
     NoWeight {

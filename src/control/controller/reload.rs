@@ -26,6 +26,7 @@ use crate::{
     control::{
         carried::SetWeights,
         events::{EventDetails, EventKind},
+        overtaken::{Concern, Kind, Overtaken},
         state::{Change, ControlState},
     },
     proxy::ListenerState,
@@ -242,6 +243,25 @@ impl Operation for PreparedFile {
 
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<Reloaded, Self::Error> {
         controller.reload(Ok(self), moment)
+    }
+
+    fn concerns(&self) -> Option<Concern> {
+        let what = "the file that was read again".to_owned();
+        Some(Concern { service: None, what, kind: Kind::File })
+    }
+
+    /// Its weights would undo a rollback that came later; of the ejected nobody gets players by a file.
+    fn is_withdrawn(&self, controller: &Controller, Overtaken { by }: &Overtaken) -> bool {
+        let weights = |config: &Config| Some(config.services.get(&by.service)?.weights.clone());
+        !by.ejects && weights(&self.loaded.config) != weights(&controller.config)
+    }
+}
+
+impl From<Overtaken> for Arc<LoadError> {
+    fn from(overtaken: Overtaken) -> Self {
+        let why =
+            format!("{overtaken}; save it again, or send SIGHUP, once its weights are wanted");
+        Self::new(LoadError::Named { why })
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     control::{
         carried::{SetWeights, WhySet},
         events::{EventDetails, EventKind},
+        overtaken::{Concern, Kind},
         reach::Reach,
         state::{Change, ControlState},
         undo::{Undo, left_by_hand},
@@ -110,6 +111,11 @@ impl Operation for WeightsChange {
 
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<Applied, Rejected> {
         controller.set_weights_at(self, moment)
+    }
+
+    fn concerns(&self) -> Option<Concern> {
+        let what = format!("the change of weights by {}", self.head.by.name);
+        Some(Concern { service: Some(self.service.clone()), what, kind: Kind::Split })
     }
 }
 
@@ -248,6 +254,24 @@ impl Controller {
         let has_stand_in = self.state.stand_ins().contains_key(&asked.service);
         let as_before = planned.moves_nothing() && !has_stand_in;
         Ok(Weighed { prepared, planned, as_before })
+    }
+
+    /// The result of a change of the weights of `name` that moves nothing.
+    pub(super) fn as_it_is(&self, name: &str, generation: u64) -> Result<Applied, Rejected> {
+        let ahead = self.state.weights_ahead();
+        let weights = weights_in_force(name, self.known_service(name)?, &ahead).into_iter();
+        let weights: IndexMap<String, Weight> =
+            weights.map(|(version, weight)| (version.clone(), weight)).collect();
+        let shares = self.shares_with(name, &self.state, None);
+        Ok(Applied {
+            generation,
+            before: weights.clone(),
+            after: weights,
+            shares_before: shares.clone(),
+            shares_after: shares,
+            returning: self.returning(name, &self.state),
+            unserved: self.waiting(name, &self.state),
+        })
     }
 
     /// The resulting weights and shares of `change`, or why it is refused.

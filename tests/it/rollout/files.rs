@@ -44,7 +44,9 @@ fn a_file_with_another_baseline_gives_the_canary_of_a_rollout_nobody() {
     let aborted = stage.until("aborted");
     assert_eq!(aborted["cause"], "the file no longer has a version of the split before");
     assert_eq!(shares(&stage), json!({ "v1b": 0.99, "v2": 0.01 }));
-    let events = stage.get("/v1/events");
+    let mut admin = stage.proxy.admin();
+    let events = admin.get("/v1/events?since=0").host("localhost");
+    let events = events.header("Accept", "application/json").send().json();
     let told = "game-api: the file no longer has v1, whose players go to v1b: v1 99% -> 0%, v2 1% -> 1%, v1b 0% -> 99%";
     assert!(events.to_string().contains(told), "{events}");
     let warned = &stage.get("/v1/status")["reload"]["warnings"];

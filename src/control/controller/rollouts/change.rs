@@ -16,6 +16,7 @@ use crate::{
             prepare::Prepared, rolled::Rolled, split::list,
         },
         incidents::counted_now,
+        overtaken::{Concern, Kind, Retreat},
         reach::Reach,
         state::{Change, ControlState},
     },
@@ -132,6 +133,18 @@ impl Operation for RolloutChange {
     fn make(self, controller: &mut Controller, moment: Moment) -> Result<RolloutChanged, Rejected> {
         controller.change_rollout_at(self, moment)
     }
+
+    fn concerns(&self) -> Option<Concern> {
+        let by = &self.head.by.name;
+        let what = match &self.asked {
+            RolloutAsked::Start { to, .. } => format!("the start of a rollout of {to} by {by}"),
+            RolloutAsked::Event(event) => match **event {
+                Event::Tick(_) => "the next step of the rollout".to_owned(),
+                _ => format!("a command to the rollout by {by}"),
+            },
+        };
+        Some(Concern { service: Some(self.service.clone()), what, kind: Kind::Other })
+    }
 }
 
 impl Operation for RolloutRetreat {
@@ -149,6 +162,15 @@ impl Operation for RolloutRetreat {
 
     fn entry_waits(outcome: &mut RolloutChanged, why: String) {
         outcome.unwritten = Some(why);
+    }
+
+    fn retreat(&self) -> Option<Retreat> {
+        let Self(RolloutChange { service, asked, head, .. }) = self;
+        let aborts =
+            matches!(asked, RolloutAsked::Event(event) if matches!(**event, Event::Abort { .. }));
+        let command = if aborts { "abort" } else { "rollback" };
+        let what = format!("the {command} of the rollout by {}", head.by.name);
+        Some(Retreat { service: service.clone(), what, only: None, ejects: false })
     }
 }
 
