@@ -69,7 +69,7 @@ pub use self::{
     keeping::{Checked, JournalState, Moment, Operation, Plan},
     modes::{ModeChange, ModeChanged, NoticeChange, ReadOnlyAsked},
     pins::{MovePins, PinsMoved},
-    rejected::Rejected,
+    rejected::{GrowthByFile, Rejected},
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     rollouts::{
         Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat,

@@ -36,6 +36,7 @@ pub struct Start {
 
 /// What happens to a rollout.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most are ticks")]
 pub enum Event {
     /// Time passes: several times a second. Growth happens on a tick only.
     Tick(Observed),

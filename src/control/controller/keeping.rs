@@ -37,6 +37,9 @@ const MOST_FAULTS: usize = 3;
 /// Most entries that wait for a journal that is to be opened again.
 const MOST_MISSED: usize = 1_000;
 
+/// What came of an operation that leads back from changes that wait: its entry and its outcome.
+type Undone<O> = Result<(Draft, <O as Operation>::Outcome), <O as Operation>::Error>;
+
 /// A change that is written to the journal before it is made.
 pub trait Operation {
     /// What the caller gets.
@@ -83,11 +86,7 @@ pub trait Operation {
 
     /// Makes it where it leads back from changes that wait, the `undone` ones, and so from none that was made. Returns
     /// its entry and its outcome; `None` if it is made as ever.
-    fn undo(
-        &self,
-        _controller: &mut Controller,
-        _undone: &[String],
-    ) -> Option<Result<(Draft, Self::Outcome), Self::Error>> {
+    fn undo(&self, _controller: &mut Controller, _undone: &[String]) -> Option<Undone<Self>> {
         None
     }
 }

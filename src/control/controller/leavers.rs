@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::{
-    Controller, Rejected, moves, percent,
+    Controller, GrowthByFile, Rejected, moves, percent,
     split::list,
     written::{ROUNDING, written},
 };
@@ -127,7 +127,7 @@ fn growth(
         let (gone, had) = before.iter().find(|(v, share)| **share > 0.0 && is_gone(v))?;
         let (version, has, gets) =
             grown(service, &before, &written(name, service, then), is_ejected)?;
-        Some(Rejected::GrowthByFile {
+        Some(Rejected::GrowthByFile(Box::new(GrowthByFile {
             service: name.clone(),
             gone: gone.clone(),
             had: percent(*had),
@@ -135,7 +135,7 @@ fn growth(
             version,
             has: percent(has),
             gets: percent(gets),
-        })
+        })))
     })
 }
 

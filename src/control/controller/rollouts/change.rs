@@ -43,7 +43,6 @@ pub struct RolloutRetreat(pub RolloutChange);
 
 /// What is to happen to a rollout.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "there is one per change, and most are ticks")]
 pub enum RolloutAsked {
     /// It is to start.
     Start {
