@@ -63,7 +63,7 @@ pub use self::{
     events::Webhooks,
     gate::GateReport,
     head::ChangeHead,
-    keeping::{Checked, JournalState, Moment, Operation, Plan},
+    keeping::{Checked, JournalState, Moment, Operation, Plan, Undone},
     modes::{ModeChange, ModeChanged, NoticeChange, ReadOnlyAsked},
     pins::{MovePins, PinsMoved},
     rejected::Rejected,

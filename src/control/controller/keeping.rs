@@ -37,6 +37,9 @@ const MOST_FAULTS: usize = 3;
 /// Most entries that wait for a journal that is to be opened again.
 const MOST_MISSED: usize = 1_000;
 
+/// The entry and the outcome of a change that leads back from changes that wait, or why it is refused.
+pub type Undone<T, E> = Result<(Draft, T), E>;
+
 /// A change that is written to the journal before it is made.
 pub trait Operation {
     /// What the caller gets.
@@ -87,7 +90,7 @@ pub trait Operation {
         &self,
         _controller: &mut Controller,
         _undone: &[String],
-    ) -> Option<Result<(Draft, Self::Outcome), Self::Error>> {
+    ) -> Option<Undone<Self::Outcome, Self::Error>> {
         None
     }
 }

@@ -103,26 +103,12 @@ pub enum Rejected {
         known: String,
     },
     /// A file lacks a version with players, which a version would get that nobody gave them to.
-    #[error(
-        "services.{service}: this file no longer has `{gone}`, which has {had} of the players, and its baseline \
-         `{baseline}` is ejected, so `{version}` would have {gets} instead of {has}: keep `{gone}`, reinstate \
-         `{baseline}`, or write `weights`"
-    )]
+    #[error("services.{service}: {why}")]
     GrowthByFile {
         /// The service.
         service: String,
-        /// The version that the file no longer has.
-        gone: String,
-        /// Its share of the players.
-        had: String,
-        /// The baseline of the file.
-        baseline: String,
-        /// The version that would grow.
-        version: String,
-        /// Its share of the players before.
-        has: String,
-        /// The same with the file.
-        gets: String,
+        /// Which version would grow, and what would be right.
+        why: String,
     },
     /// A retreat came while it waited.
     #[error(transparent)]
