@@ -155,7 +155,7 @@ impl From<Rejected> for Problem {
             | Rejected::Alone { .. }
             | Rejected::SplitWrites { .. }
             | Rejected::WriterIsGone { .. }
-            | Rejected::GrowthByFile(_)
+            | Rejected::GrowthByFile { .. }
             | Rejected::Overtaken(_)
             | Rejected::ModeLost { .. } => Self::new(StatusCode::CONFLICT, detail),
             Rejected::HandedOver => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),

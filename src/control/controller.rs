@@ -66,10 +66,10 @@ pub use self::{
     events::Webhooks,
     gate::GateReport,
     head::ChangeHead,
-    keeping::{Checked, JournalState, Moment, Operation, Plan},
+    keeping::{Checked, JournalState, Moment, Operation, Plan, Undone},
     modes::{ModeChange, ModeChanged, NoticeChange, ReadOnlyAsked},
     pins::{MovePins, PinsMoved},
-    rejected::{GrowthByFile, Rejected},
+    rejected::Rejected,
     reload::{PreparedFile, Preparing, Reloaded, Reloads},
     rollouts::{
         Latencies, Live, PlanAsked, RolloutAsked, RolloutChange, RolloutChanged, RolloutRetreat,

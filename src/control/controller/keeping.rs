@@ -37,8 +37,8 @@ const MOST_FAULTS: usize = 3;
 /// Most entries that wait for a journal that is to be opened again.
 const MOST_MISSED: usize = 1_000;
 
-/// What came of an operation that leads back from changes that wait: its entry and its outcome.
-type Undone<O> = Result<(Draft, <O as Operation>::Outcome), <O as Operation>::Error>;
+/// The entry and the outcome of a change that leads back from changes that wait, or why it is refused.
+pub type Undone<T, E> = Result<(Draft, T), E>;
 
 /// A change that is written to the journal before it is made.
 pub trait Operation {
@@ -86,7 +86,11 @@ pub trait Operation {
 
     /// Makes it where it leads back from changes that wait, the `undone` ones, and so from none that was made. Returns
     /// its entry and its outcome; `None` if it is made as ever.
-    fn undo(&self, _controller: &mut Controller, _undone: &[String]) -> Option<Undone<Self>> {
+    fn undo(
+        &self,
+        _controller: &mut Controller,
+        _undone: &[String],
+    ) -> Option<Undone<Self::Outcome, Self::Error>> {
         None
     }
 }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use indexmap::IndexMap;
 
 use super::{
-    Controller, GrowthByFile, Rejected, moves, percent,
+    Controller, Rejected, moves, percent,
     split::list,
     written::{ROUNDING, written},
 };
@@ -127,15 +127,14 @@ fn growth(
         let (gone, had) = before.iter().find(|(v, share)| **share > 0.0 && is_gone(v))?;
         let (version, has, gets) =
             grown(service, &before, &written(name, service, then), is_ejected)?;
-        Some(Rejected::GrowthByFile(Box::new(GrowthByFile {
-            service: name.clone(),
-            gone: gone.clone(),
-            had: percent(*had),
-            baseline: service.baseline.clone(),
-            version,
-            has: percent(has),
-            gets: percent(gets),
-        })))
+        let (baseline, had) = (&service.baseline, percent(*had));
+        let (has, gets) = (percent(has), percent(gets));
+        let why = format!(
+            "this file no longer has `{gone}`, which has {had} of the players, and its baseline `{baseline}` is \
+             ejected, so `{version}` would have {gets} instead of {has}: keep `{gone}`, reinstate `{baseline}`, or \
+             write `weights`"
+        );
+        Some(Rejected::GrowthByFile { service: name.clone(), why })
     })
 }
 

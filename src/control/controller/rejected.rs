@@ -103,8 +103,13 @@ pub enum Rejected {
         known: String,
     },
     /// A file lacks a version with players, which a version would get that nobody gave them to.
-    #[error(transparent)]
-    GrowthByFile(Box<GrowthByFile>),
+    #[error("services.{service}: {why}")]
+    GrowthByFile {
+        /// The service.
+        service: String,
+        /// Which version would grow, and what would be right.
+        why: String,
+    },
     /// A retreat came while it waited.
     #[error(transparent)]
     Overtaken(#[from] Overtaken),
@@ -362,28 +367,4 @@ pub enum Rejected {
         /// The generation of the last change that counts.
         decided: u64,
     },
-}
-
-/// The version that would grow by a file that lacks another one.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error(
-    "services.{service}: this file no longer has `{gone}`, which has {had} of the players, and its baseline \
-     `{baseline}` is ejected, so `{version}` would have {gets} instead of {has}: keep `{gone}`, reinstate \
-     `{baseline}`, or write `weights`"
-)]
-pub struct GrowthByFile {
-    /// The service.
-    pub service: String,
-    /// The version that the file no longer has.
-    pub gone: String,
-    /// Its share of the players.
-    pub had: String,
-    /// The baseline of the file.
-    pub baseline: String,
-    /// The version that would grow.
-    pub version: String,
-    /// Its share of the players before.
-    pub has: String,
-    /// The same with the file.
-    pub gets: String,
 }
