@@ -88,6 +88,12 @@ pub enum StoreError {
         /// The name of the journal in its checkpoints.
         name: String,
     },
+    /// A backup was being put into the folder, and is not there.
+    #[error(
+        "{}: a `restore` into this folder was interrupted: its mark `restored` is there, and the journal is not. Empty \
+         the folder and restore the backup again; to begin a new journal, empty it only", .0.display()
+    )]
+    HalfRestored(PathBuf),
     /// The key of checkpoints cannot be used.
     #[error("{}: {source}", .path.display())]
     Key {

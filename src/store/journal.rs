@@ -268,8 +268,12 @@ impl Journal {
     }
 }
 
-/// Refuses to begin a journal where there was one: its key is made after its first entry.
+/// Refuses to begin a journal where there was one, whose key is made after its first entry, and where one was to be put
+/// back.
 fn refuse_begun(folder: &Folder) -> Result<(), StoreError> {
+    if folder.restored().symlink_metadata().is_ok() {
+        return Err(StoreError::HalfRestored(folder.path().to_owned()));
+    }
     let Some(key) = key::read(&folder.key())? else { return Ok(()) };
     let name = key.public().name().to_owned();
     Err(StoreError::Gone { folder: folder.path().to_owned(), name })

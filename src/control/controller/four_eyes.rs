@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 
 use super::{
     ChangeHead, Controller, Destination, MovePins, PlanAsked, Rejected,
-    written::{ROUNDING, shares, written},
+    written::{ROUNDING, shares, weighed, written},
 };
 use crate::{
     config::schema,
@@ -64,8 +64,12 @@ impl Controller {
         if !service.second_person {
             return Ok(());
         }
-        let (before, after) = (written(name, service, &self.state), written(name, service, then));
-        match grown(&service.baseline, &before, &after) {
+        // What an ejection has changed may be taken back, so the weights must not grow without it either.
+        let grows = [written, weighed].into_iter().any(|split| {
+            let (before, after) = (split(name, service, &self.state), split(name, service, then));
+            grown(&service.baseline, &before, &after)
+        });
+        match grows {
             true => refuse_alone((name, service), what, head),
             false => Ok(()),
         }
@@ -93,6 +97,28 @@ impl Controller {
             }
         };
         self.refuse_growth_alone((name, then), what, head)
+    }
+
+    /// As [`Controller::refuse_growth_alone`], for going on with a rollout after somebody set the weights: its step gives
+    /// its version the players again that it had.
+    pub(super) fn refuse_resuming_alone(
+        &self,
+        rollout: &Rollout,
+        event: &Event,
+        head: &ChangeHead,
+    ) -> Result<(), Rejected> {
+        let name = &*rollout.service;
+        let service = self.known_service(name)?;
+        if !rollout.by_hand || !matches!(event, Event::Resume { .. }) || !service.second_person {
+            return Ok(());
+        }
+        let before = written(name, service, &self.state);
+        let step = rollout.plan.step(rollout.step).weight.0;
+        let after = [(rollout.to.clone(), step)].into();
+        match grown(&service.baseline, &before, &after) {
+            true => refuse_alone((name, service), "going on after weights were set by hand", head),
+            false => Ok(()),
+        }
     }
 
     /// As [`Controller::refuse_growth_alone`], for the commands that end a rollout.

@@ -17,6 +17,16 @@ pub(super) fn shares(weights: &Weights) -> IndexMap<String, f64> {
     weights.keys().map(|version| (version.clone(), share(weights, version))).collect()
 }
 
+/// The shares of players of `service` by its weights in `state`, as if no version was ejected.
+pub(super) fn weighed(
+    name: &str,
+    service: &schema::Service,
+    state: &ControlState,
+) -> IndexMap<String, f64> {
+    let weights = weights_in_force(name, service, &state.overrides()).into_iter();
+    shares(&weights.map(|(version, weight)| (version.clone(), weight)).collect())
+}
+
 /// The shares of players of `service` as they are written in `state`, whoever can serve: without ejected versions.
 pub(super) fn written(
     name: &str,

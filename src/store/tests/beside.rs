@@ -148,6 +148,26 @@ fn a_journal_that_is_gone_is_not_begun_anew() {
     assert_intact(folder.path());
 }
 
+/// A new journal was begun, and what had been ejected served again.
+#[test]
+fn a_restore_that_was_interrupted_begins_no_journal() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["restored", "journal.db.7.part"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    for _ in 0..2 {
+        let error = Journal::open(&settings(folder.path())).unwrap_err().to_string();
+        assert!(error.contains("`restore` into this folder was interrupted"), "{error}");
+    }
+    assert!(!folder.path().join("journal.db").exists());
+    // As the error says.
+    for file in fs::read_dir(folder.path()).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
+    open(folder.path()).close();
+    assert_intact(folder.path());
+}
+
 #[test]
 fn a_malformed_note_of_the_journal_before_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use tidegate::rollout::Phase;
+
 use super::*;
 
 const PLANS: &str = "plans: { careful: [ { weight: 10%, gates: [ approval ] }, { weight: 100%, for: 1h } ], \
@@ -216,4 +218,46 @@ fn a_second_person_whom_a_reload_asks_for_is_asked_for_by_a_rollout_in_progress(
     let (status, text) = order("ben-x", "/promote");
     assert_eq!(status, 200, "{text}");
     eventually("it goes on", || rollout()["step"] == 2);
+}
+
+/// Regression: whoever had started a rollout resumed it after another person had refused it and taken its version off.
+#[test]
+fn nobody_goes_on_alone_after_weights_were_set_by_hand() {
+    let stage = stage(&["second_person: true", "rollout: careful"]);
+    let start = json!({ "to": "v2" });
+    assert_eq!(send(&stage, ("POST", "rollout"), None, &start).0, 200);
+    eventually("it grows", || {
+        let controller = stage.proxy.controller();
+        controller.rollout("game-api").is_some_and(|live| live.rollout.phase == Phase::Growing)
+    });
+    let off = json!({ "weights": { "v1": 1 }, "only": true });
+    assert_eq!(send_as("ben-x", &stage, ("PUT", "weights"), None, &off).0, 200);
+    let resume = ("POST", "rollout/resume");
+    for dry in ["", "?dry_run=true"] {
+        let path = format!("{}{dry}", resume.1);
+        let (status, text) = send(&stage, (resume.0, &path), None, &json!({}));
+        assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
+    }
+    let (status, text) = send(&stage, resume, Some("ben-x"), &json!({}));
+    assert_eq!(status, 200, "{text}");
+    eventually("it grows again", || stage.proxy.snapshot().services[0].share(1) > 0.0);
+    // A pause alone takes no players away, so it ends without anybody else.
+    assert_eq!(send(&stage, ("POST", "rollout/pause"), None, &json!({})).0, 200);
+    let (status, text) = send(&stage, resume, None, &json!({}));
+    assert_eq!(status, 200, "{text}");
+}
+
+/// Regression: with the baseline ejected, all players were on the canary anyway, and weights that gave it all of them for
+/// good were no growth.
+#[test]
+fn an_ejection_of_the_baseline_does_not_let_one_person_write_other_weights() {
+    let stage = stage(&["second_person: true", "rollout: careful"]);
+    let few = json!({ "weights": { "v2": "1%" } });
+    assert_eq!(send(&stage, ("PUT", "weights"), Some("ben-x"), &few).0, 200);
+    let v1 = json!({ "version": "v1", "reason": "fails" });
+    assert_eq!(send(&stage, ("POST", "eject"), None, &v1).0, 200);
+    let all = json!({ "weights": { "v2": 1 }, "only": true });
+    let (status, text) = send(&stage, ("PUT", "weights"), None, &all);
+    assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
+    assert_eq!(send(&stage, ("POST", "reinstate"), None, &v1).0, 200, "it is the baseline");
 }

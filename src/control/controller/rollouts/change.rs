@@ -305,6 +305,7 @@ impl Controller {
                     return Err(Rejected::NoRollout { service: change.service.clone() });
                 };
                 self.refuse_way_back_alone(&live.rollout, event, &change.head)?;
+                self.refuse_resuming_alone(&live.rollout, event, &change.head)?;
                 self.refuse_dead_way(&live.rollout, event, &change.reach)?;
                 let base = match change.reach {
                     Reach::Insisted => &Arc::new(live.rollout.insisting()),
