@@ -116,6 +116,8 @@ pub struct App {
     reloader: Reloader,
     acceptor: Acceptor,
     admin_is_open: watch::Sender<bool>,
+    /// Whether it has served, and so knows what its predecessor did.
+    has_begun: watch::Sender<bool>,
     workers: Vec<WorkerHandle>,
     control: Control,
     _watch: Option<WatchGuard>,
@@ -236,7 +238,9 @@ impl App {
         let (names, resolving) = resolving(&config.resolver);
         let socket = admin.map(|(socket, _)| socket);
         let admin_is_open = watch::Sender::new(false);
-        let control = Control::spawn(&observatory, resolving, (socket, admin_is_open.subscribe()))?;
+        let socket = socket.map(|socket| (socket, admin_is_open.subscribe()));
+        let has_begun = watch::Sender::new(false);
+        let control = Control::spawn(&observatory, resolving, socket, has_begun.subscribe())?;
         names.prepare(&config);
         let reloader = Reloader::new(observatory.clone(), names);
         let watch = file.and_then(|file| reloader.follow(&file));
@@ -251,6 +255,7 @@ impl App {
             reloader,
             acceptor,
             admin_is_open,
+            has_begun,
             workers,
             control,
             _watch: watch,
@@ -296,6 +301,7 @@ impl App {
         self.observatory.controller().follow_plans();
         self.acceptor.set_open(true);
         self.admin_is_open.send_replace(true);
+        self.has_begun.send_replace(true);
     }
 
     /// The state that another process needs to take over. It changes until [`App::hand_over`].

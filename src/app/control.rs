@@ -34,12 +34,15 @@ impl Control {
     pub(super) fn spawn(
         observatory: &ControlPlane,
         resolving: Resolver,
-        admin: (Option<TcpListener>, watch::Receiver<bool>),
+        admin: Option<(TcpListener, watch::Receiver<bool>)>,
+        has_begun: watch::Receiver<bool>,
     ) -> io::Result<Self> {
         let (safe, serving) = (observatory.clone(), observatory.clone());
         Ok(Self {
             safety: Thread::spawn("safety", move || safety(&safe))?,
-            service: Thread::spawn("service", move || service(&serving, resolving, admin))?,
+            service: Thread::spawn("service", move || {
+                service(&serving, resolving, admin, has_begun)
+            })?,
         })
     }
 
@@ -83,7 +86,8 @@ fn safety(observatory: &ControlPlane) {
 fn service(
     observatory: &ControlPlane,
     resolving: Resolver,
-    (socket, is_open): (Option<TcpListener>, watch::Receiver<bool>),
+    admin: Option<(TcpListener, watch::Receiver<bool>)>,
+    has_begun: watch::Receiver<bool>,
 ) {
     let run = Supervised(observatory);
     run.task("absorb", ControlPlane::absorb);
@@ -91,12 +95,11 @@ fn service(
     run.task("pins", ControlPlane::attend_pins);
     run.task("alert", ControlPlane::alert);
     run.task("plans", ControlPlane::follow_plans);
-    let has_begun = is_open.clone();
     run.task("announce", move |observatory| {
         let mut has_begun = has_begun.clone();
         async move {
             // Before that it is not known who was told already.
-            if has_begun.wait_for(|is_open| *is_open).await.is_ok() {
+            if has_begun.wait_for(|has_begun| *has_begun).await.is_ok() {
                 observatory.announce().await;
             }
         }
@@ -117,7 +120,7 @@ fn service(
         };
         resolving.run(in_force, tell)
     });
-    let Some(socket) = socket else { return };
+    let Some((socket, is_open)) = admin else { return };
     run.task("admin", move |observatory| {
         let (socket, is_open) = (socket.try_clone(), is_open.clone());
         async move {
