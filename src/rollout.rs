@@ -37,8 +37,7 @@ pub use gate::{
 };
 pub use judged::{GateSaid, Judged};
 pub use machine::{
-    ASK_AGAIN, FRESH, ITSELF, KEPT, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply,
-    begun_in, start,
+    ASK_AGAIN, FRESH, KEPT, MOST_GAP, RAMP, RAMP_STEP, SETTLE, SMOKE_AGAIN, apply, begun_in, start,
 };
 pub use phase::{On, Phase, TRANSITIONS, Transition, is_legal, transitions_page};
 pub use plan::{Plan, PlanError};
@@ -47,7 +46,9 @@ pub use smoke::{
     Failure, Smoke, SmokeAnswer, SmokeReport, SmokeRequest, SmokeRun, SmokeStepReport,
 };
 pub use split::{Weights, inherited, share, with_share, without};
-pub use state::{BreakIn, Due, Entry, Frozen, Missing, Outcome, Progress, Ramp, Rollout, URGENT};
+pub use state::{
+    BreakIn, Due, Entry, Frozen, ITSELF, Missing, Outcome, Progress, Ramp, Rollout, URGENT,
+};
 pub use window::{Growth, Windows};
 
 #[cfg(test)]

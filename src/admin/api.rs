@@ -256,6 +256,7 @@ async fn set_weights(
         dry_run,
         ejected,
         unserved: applied.unserved.into_iter().map(Into::into).collect(),
+        rollout: applied.rollout.map(Into::into),
     };
     Ok((fresh(applied.generation), Json(answer)))
 }

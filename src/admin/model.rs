@@ -28,7 +28,8 @@ use indexmap::IndexMap;
 
 pub use audit::{AuditEntry, AuditPage};
 pub use change::{
-    NewWeight, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer, WeightsRequest,
+    NewWeight, RolloutStopped, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer,
+    WeightsRequest,
 };
 pub use concurrency::Concurrency;
 pub use cutover::{CutoverAnswer, CutoverRequest, RollbackRequest};

@@ -13,7 +13,9 @@ use super::{
     table,
 };
 use crate::{
-    admin::model::{ChangeBody, NewWeight, Service, Unserved, WeightsAnswer, WeightsRequest},
+    admin::model::{
+        ChangeBody, NewWeight, RolloutStopped, Service, Unserved, WeightsAnswer, WeightsRequest,
+    },
     config::units::Weight,
     control::controller::{moves, percent},
 };
@@ -136,7 +138,23 @@ fn report(answer: &WeightsAnswer) -> String {
         true => format!("{service}: would change {changes} (generation {generation} in force)"),
         false => format!("{service}: {changes} (generation {generation})"),
     };
-    line + &still_ejected(service, &answer.ejected) + &without_endpoint(&answer.unserved)
+    line + &still_ejected(service, &answer.ejected)
+        + &without_endpoint(&answer.unserved)
+        + &stopped(answer)
+}
+
+/// What the change does to a rollout, with a newline before it.
+fn stopped(WeightsAnswer { service, dry_run, rollout, .. }: &WeightsAnswer) -> String {
+    let Some(RolloutStopped { to, phase }) = rollout else { return String::new() };
+    let is = if *dry_run { "would be" } else { "is" };
+    let next = match &**phase {
+        "paused" => format!(
+            "; `tidegate rollout resume {service}` sets the weight of its step again, and \
+             `tidegate rollout abort {service}` keeps these"
+        ),
+        _ => String::new(),
+    };
+    format!("\nthe rollout to {to} {is} {phase}{next}")
 }
 
 /// `v41=90` or `v41=90%`.
@@ -213,9 +231,19 @@ mod tests {
             dry_run: false,
             ejected: Vec::new(),
             unserved: Vec::new(),
+            rollout: None,
         };
         assert_eq!(report(&answer), "game-api: v41 95% -> 90%, v42 5% -> 10% (generation 2)");
+        let rollout = |phase: &str| Some(RolloutStopped { to: "v42".into(), phase: phase.into() });
+        answer.rollout = rollout("paused");
+        assert!(report(&answer).ends_with(
+            "\nthe rollout to v42 is paused; `tidegate rollout resume game-api` sets the weight of its step again, \
+             and `tidegate rollout abort game-api` keeps these"
+        ));
         answer.dry_run = true;
+        answer.rollout = rollout("aborted");
+        assert!(report(&answer).ends_with("\nthe rollout to v42 would be aborted"));
+        answer.rollout = None;
         answer.ejected = vec![Ejected {
             version: "v42".to_owned(),
             ejection: Ejection {

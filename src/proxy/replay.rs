@@ -35,8 +35,8 @@ pub(super) async fn replay(
     );
     response.put(&answer.fields);
     response.put(added);
-    // RFC 9110 section 8.6.
-    if answer.status != 204 && answer.status != 304 {
+    // RFC 9110 section 8.6. What a response to HEAD would have had as its length is not known.
+    if answer.status != 204 && answer.status != 304 && !mode.head_only {
         let length = answer.body.len();
         put_field(&mut response, "Content-Length", itoa::Buffer::new().format(length).as_bytes());
     }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::sync::oneshot;
 
-use crate::policy::idempotency::Spelling;
+use crate::{
+    config::schema::Unsure,
+    policy::idempotency::{Known, Spelling, Verdict, verdict},
+};
 
 use super::{kept_answer::KeptAnswer, key_health::KeyHealth, served_time::ServedTime};
 
@@ -143,6 +146,19 @@ pub enum Stored {
     },
     /// There are as many keys of the table as it may have.
     Full,
+}
+
+impl Stored {
+    /// What becomes of a request that asks for `print` with a key that is known; `None` if it is not.
+    pub fn verdict(&self, print: &Fingerprint, unsure: Unsure) -> Option<Verdict> {
+        let Self::Known { print: first, state, .. } = self else { return None };
+        let known = match state {
+            RowState::Elsewhere => Known::Begun,
+            RowState::Unsure => Known::Unsure,
+            RowState::Answered(answer) => Known::Answered { kept: answer.is_some() },
+        };
+        Some(verdict(Some((known, first.is_of(print))), unsure))
+    }
 }
 
 /// What is known of a key on the disk.

@@ -90,6 +90,9 @@ struct Entry {
     /// Tells it from an earlier or later one with the same key.
     number: u64,
     state: State,
+    /// Whether it is among those that ended, and its memory is counted: a key that is asked about again ends
+    /// more than once.
+    listed: bool,
 }
 
 impl Entry {
@@ -248,10 +251,11 @@ impl KeyTable {
                 let number = self.next.fetch_add(1, Relaxed);
                 let until = self.time.end_of(rules.window);
                 let (state, known) = (State::Begun(Vec::new()), print.known());
-                let before = shard.entries.insert(id, Entry { print: known, until, number, state });
+                let entry = Entry { print: known, until, number, state, listed: false };
                 // What is in its place was too old.
-                if before.is_none() {
-                    self.live.fetch_add(1, Relaxed);
+                match shard.entries.insert(id, entry) {
+                    None => drop(self.live.fetch_add(1, Relaxed)),
+                    Some(before) => self.give_back(&mut shard, &before),
                 }
                 Entered::Begin(self.lease((id, print), (number, until), rules, None))
             }
@@ -283,14 +287,35 @@ impl KeyTable {
     /// Forgets the key of `shard` that ended first, unless it has begun again.
     fn forget_first(&self, shard: &mut Shard) {
         let Some((_, id, number)) = shard.ended.pop_front() else { return };
-        let is_it = |entry: &Entry| entry.number == number && !entry.is_begun();
-        if !shard.entries.get(&id).is_some_and(is_it) {
+        let Some(entry) = shard.entries.get_mut(&id).filter(|entry| entry.number == number) else {
             return;
-        }
-        if let Some(entry) = shard.entries.remove(&id) {
+        };
+        if entry.is_begun() {
+            entry.listed = false;
+            shard.bytes = shard.bytes.saturating_sub(self.entry_bytes());
+        } else if let Some(entry) = shard.entries.remove(&id) {
             self.live.fetch_sub(1, Relaxed);
-            let own = if self.log.is_some() { ENTRY_BYTES } else { 0 };
-            shard.bytes = shard.bytes.saturating_sub(entry.answer_bytes() + own);
+            self.give_back(shard, &entry);
+        }
+    }
+
+    /// Memory of a listed key beside its response, as far as it is counted.
+    fn entry_bytes(&self) -> u64 {
+        if self.log.is_some() { ENTRY_BYTES } else { 0 }
+    }
+
+    /// Counts the memory of a removed `entry` no more.
+    fn give_back(&self, shard: &mut Shard, entry: &Entry) {
+        let own = if entry.listed { self.entry_bytes() } else { 0 };
+        shard.bytes = shard.bytes.saturating_sub(entry.answer_bytes() + own);
+    }
+
+    /// The key with this number has begun before: it asks for `print` until `until`, and goes on as that of the
+    /// request that has it now.
+    fn goes_on(&self, (id, number): (KeyId, u64), until: u32, print: KnownPrint) {
+        let mut shard = self.shard(id);
+        if let Some(entry) = shard.entries.get_mut(&id).filter(|entry| entry.number == number) {
+            (entry.until, entry.print) = (until, print);
         }
     }
 
@@ -312,13 +337,20 @@ impl KeyTable {
         };
         match state {
             None => {
-                shard.entries.remove(&id);
-                self.live.fetch_sub(1, Relaxed);
+                if let Some(entry) = shard.entries.remove(&id) {
+                    self.live.fetch_sub(1, Relaxed);
+                    self.give_back(&mut shard, &entry);
+                }
             }
             Some((state, until, print)) => {
                 (entry.state, entry.until, entry.print) = (state, until, print);
                 let bytes = entry.answer_bytes();
-                self.ended(&mut shard, (until, id, number), bytes, memory / SHARDS as u64);
+                let is_listed = std::mem::replace(&mut entry.listed, true);
+                if !is_listed {
+                    shard.ended.push_back((until, id, number));
+                    shard.bytes += self.entry_bytes();
+                }
+                self.ended(&mut shard, (id, number), bytes, memory / SHARDS as u64);
             }
         }
         drop(shard);
@@ -326,12 +358,9 @@ impl KeyTable {
     }
 
     /// Notes a key that ended, with `bytes` of a response, and makes room if there is not enough `memory`.
-    fn ended(&self, shard: &mut Shard, ended: (u32, KeyId, u64), bytes: u64, memory: u64) {
-        let (_, id, number) = ended;
-        shard.ended.push_back(ended);
+    fn ended(&self, shard: &mut Shard, (id, number): (KeyId, u64), bytes: u64, memory: u64) {
         shard.bytes += bytes;
         if self.log.is_some() {
-            shard.bytes += ENTRY_BYTES;
             // They are on the disk.
             while shard.bytes > memory && !shard.ended.is_empty() {
                 self.forget_first(shard);

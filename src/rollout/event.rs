@@ -193,9 +193,9 @@ fn possible(phase: Phase, on: On, asks: bool) -> String {
     let commands = commands(phase).into_iter().filter(|on| asks || *on != On::Approve);
     let commands: Vec<&str> = commands.map(On::command).collect();
     match (&*commands, on) {
-        ([], On::Rollback | On::Abort) => "it has ended, and its way back with it; `tidegate rollback` leads back \
-                                           from what was changed last, and `tidegate weights` sets any split"
-            .to_owned(),
+        ([], On::Rollback | On::Abort) => {
+            "it has ended, and its way back with it; `tidegate weights` sets any split".to_owned()
+        }
         ([], _) => "it has ended, so start another one".to_owned(),
         (commands, _) => format!("possible: {}", commands.join(", ")),
     }

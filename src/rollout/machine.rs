@@ -28,7 +28,7 @@ use super::{
     judged::Judged,
     phase::{On, Phase, is_legal, is_possible},
     split::share,
-    state::{BreakIn, Due, Entry, Frozen, Outcome, Progress, Rollout, ms},
+    state::{BreakIn, Due, Entry, Frozen, ITSELF, Outcome, Progress, Rollout, ms},
 };
 use crate::config::schema::Gate;
 
@@ -42,9 +42,6 @@ pub const RAMP: Duration = Duration::from_secs(60);
 
 /// How often a ramp sets weights.
 pub const RAMP_STEP: Duration = Duration::from_secs(5);
-
-/// Who, where a rollout goes on by itself.
-pub const ITSELF: &str = "rollout";
 
 /// What is said of a version that would go if another one could serve its players.
 pub const KEPT: &str = "worse, and kept: nothing else serves";

@@ -92,6 +92,12 @@ impl Phase {
         }
     }
 
+    /// The phase after somebody sets weights by hand; `None` if that does nothing to the rollout.
+    pub fn after_weights_by_hand(self) -> Option<Self> {
+        let row = TRANSITIONS.iter().find(|row| (row.from, row.on) == (self, On::WeightsByHand));
+        row.map(|row| row.to).filter(|_| !self.is_end())
+    }
+
     /// Whether it has ended, so that another rollout of the service may begin.
     pub fn is_end(self) -> bool {
         matches!(self, Self::Done | Self::RolledBack | Self::Aborted)

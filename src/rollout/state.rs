@@ -18,11 +18,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     gate::{Approval, GateReply, Reply, in_words},
     judged::Judged,
-    phase::{On, Phase},
+    phase::{On, Phase, is_possible},
     plan::Plan,
     split::{Weights, share, without},
 };
 use crate::config::schema::{Gate, GateQuestion};
+
+/// Who, where a rollout goes on by itself.
+pub const ITSELF: &str = "rollout";
 
 /// Most transitions of a rollout that are remembered.
 const MOST_ENTRIES: usize = 100;
@@ -428,6 +431,17 @@ impl Entry {
 }
 
 impl Rollout {
+    /// Whether a rollback can still restore the split before.
+    pub fn has_way_back(&self) -> bool {
+        self.way_back && is_possible(self.phase, On::Rollback)
+    }
+
+    /// Who caused its last transition; of a way back that has ended, who began that.
+    pub fn led_by(&self) -> &str {
+        let led = self.entries.iter().rev().find(|entry| entry.on != On::Restored);
+        led.map_or(ITSELF, |entry| &entry.by)
+    }
+
     /// The same in a process that goes on with it: nobody has watched since the last tick, and nobody will answer
     /// the smoke checks and webhooks that another process asked.
     #[must_use]

@@ -60,9 +60,13 @@ impl<'a> RequestView<'a> {
     }
 
     /// Whether there is more than one value at `source`, so that somebody else may read another one than the first. Names
-    /// of header fields are compared as programs compare them that cannot tell `-` from `_`.
+    /// of header fields are compared as programs compare them that cannot tell bytes which are neither letters nor digits;
+    /// those of cookies as programs do that trim them, or end a cookie at a comma.
     pub fn is_doubled(&self, source: &KeySource) -> bool {
-        let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+        let plain = |byte: u8| match byte.is_ascii_alphanumeric() {
+            true => byte.to_ascii_lowercase(),
+            false => b'-',
+        };
         let is_called =
             |field: &str, name: &str| field.bytes().map(plain).eq(name.bytes().map(plain));
         let times = match source {
@@ -71,10 +75,11 @@ impl<'a> RequestView<'a> {
             }
             KeySource::Cookie(name) => {
                 let cookies = self.headers.iter().filter(|field| is_called(field.name, "cookie"));
-                let pairs = cookies.flat_map(|field| field.value.split(|byte| *byte == b';'));
+                let ends = |byte: &u8| matches!(byte, b';' | b',');
+                let pairs = cookies.flat_map(|field| field.value.split(ends));
                 let is_it = |pair: &&[u8]| {
-                    let value = pair.trim_ascii_start().strip_prefix(name.as_bytes());
-                    value.is_some_and(|rest| rest.first() == Some(&b'='))
+                    let end = memchr::memchr(b'=', pair);
+                    end.is_some_and(|end| pair[..end].trim_ascii() == name.as_bytes())
                 };
                 pairs.filter(is_it).count()
             }
@@ -240,6 +245,10 @@ impl Rule {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use httparse::Header;
+
     use super::*;
 
     fn cookie<'a>(field: &'a str, name: &str) -> Option<&'a str> {
@@ -262,6 +271,53 @@ mod tests {
         assert_eq!(cookie("uid=\"", "uid"), Some("\""));
         assert_eq!(cookie("uid=\"7", "uid"), Some("\"7"));
     }
+
+    /// Regression: programs read the second value, which nobody had verified.
+    #[test]
+    fn a_second_value_is_seen_in_every_spelling_that_somebody_reads_as_the_first() {
+        let field =
+            |name: &'static str, value: &'static str| Header { name, value: value.as_bytes() };
+        let doubled = |source: KeySource, headers: &[Header<'_>]| {
+            let view = RequestView { headers, ..VIEW };
+            view.is_doubled(&source)
+        };
+        let cookie = |value| doubled(KeySource::Cookie("token".into()), &[field("Cookie", value)]);
+        for value in
+            ["token=a; token=b", "token=a; token =b", "token=a;token\t=b", "token=a; x=1, token=b"]
+        {
+            assert!(cookie(value), "{value}");
+        }
+        for value in [
+            "token=a",
+            "token=a; tokens=b",
+            "token=a; xtoken=b",
+            "token=a; x=token",
+            "x; token=a; token",
+        ] {
+            assert!(!cookie(value), "{value}");
+        }
+        let header = |other| {
+            let source = KeySource::Header("x-token".into());
+            doubled(source, &[field("X-Token", "a"), field(other, "b")])
+        };
+        for other in ["x-token", "X_Token", "X.Token", "X~TOKEN"] {
+            assert!(header(other), "{other}");
+        }
+        for other in ["x-tokens", "xtoken", "x--token"] {
+            assert!(!header(other), "{other}");
+        }
+    }
+
+    const VIEW: RequestView<'static> = RequestView {
+        method: "GET",
+        host: "h",
+        path: "/",
+        query: "",
+        headers: &[],
+        client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        client_text: b"127.0.0.1",
+        claims: None,
+    };
 
     #[test]
     fn finds_a_query_parameter() {

@@ -12,6 +12,7 @@ use crate::{
         Asked,
         controller::{self, Moved},
     },
+    rollout::Phase,
 };
 
 /// Body of `PUT /v1/services/{s}/weights`.
@@ -198,6 +199,24 @@ pub struct WeightsAnswer {
     /// their endpoints serves.
     #[serde(default)]
     pub unserved: Vec<Unserved>,
+    /// What the change does to the rollout of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutStopped>,
+}
+
+/// A rollout that does not go on by itself, since somebody set weights by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolloutStopped {
+    /// Its version.
+    pub to: String,
+    /// Its phase afterwards: `paused` or `aborted`.
+    pub phase: String,
+}
+
+impl From<(String, Phase)> for RolloutStopped {
+    fn from((to, phase): (String, Phase)) -> Self {
+        Self { to, phase: phase.label().to_owned() }
+    }
 }
 
 /// A version with weight that gets no players because none of its endpoints serves.

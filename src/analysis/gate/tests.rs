@@ -71,7 +71,7 @@ fn health_becomes_certain_and_is_tested_again_after_a_step() {
     assert_eq!(judged.gate.requests(), Arms::new(1000 * second, 9000 * second));
     let health = judged.gate.health().expect("errors are compared");
     assert!(health.log_evidence.is_some_and(|evidence| evidence >= health.log_threshold));
-    assert!(health.to_string().contains("less than 2 times as often"), "{health}");
+    assert!(health.to_string().contains("fewer than 2 times the baseline's"), "{health}");
     judged.add(&Entry::WeightStep { at: S(2001), warms: true });
     assert_eq!(judged.answer(S(2001)), Answer::Undecided);
 }
@@ -83,7 +83,7 @@ fn the_question_follows_what_is_tolerated() {
     let finding = Judged::new(&errors(0.003)).gate.health().expect("a question");
     assert_eq!(
         finding.to_string(),
-        "it fails less than 2.2 times as often as the baseline and 0.6 % of its requests"
+        "its failures are fewer than 2.2 times the baseline's plus 0.6 % of its requests"
     );
     let better = Tolerance::new(0.4, 0.0).expect("a tolerance");
     assert_eq!(Health::within_twice(better), None);

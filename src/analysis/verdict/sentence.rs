@@ -102,10 +102,10 @@ impl Finding {
 
 impl fmt::Display for HealthFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "it fails less than {} times as often as the baseline", self.ratio)?;
+        write!(f, "its failures are fewer than {} times the baseline's", self.ratio)?;
         match self.excess {
             0.0 => Ok(()),
-            excess => write!(f, " and {} of its requests", Percent(excess)),
+            excess => write!(f, " plus {} of its requests", Percent(excess)),
         }
     }
 }

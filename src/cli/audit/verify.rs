@@ -19,8 +19,8 @@ use crate::{
     },
     config::problem::escaped,
     store::{
-        Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, PublicKey, Reader, StoreError, Verification,
-        Verifier, verify_export,
+        Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, NoteError, PublicKey, Reader, StoreError,
+        Verification, Verifier, verify_export,
     },
 };
 
@@ -79,7 +79,13 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
     let noted = match note.note()? {
         None => None,
         Some(text) => {
-            let checkpoint = Checkpoint::read(&text)
+            // A malformed note says nothing of the journal; a wrong signature may.
+            let signed = key.as_ref().map(|key| Checkpoint::verify(&text, key));
+            let checkpoint = match signed {
+                Some(Err(malformed @ NoteError::Malformed(_))) => Err(malformed),
+                _ => Checkpoint::read(&text),
+            };
+            let checkpoint = checkpoint
                 .map_err(|error| Failure::new(Exit::File, format!("--against: {error}")))?;
             Some(Noted { text, checkpoint, is_key_given: key.is_some() })
         }

@@ -249,6 +249,18 @@ impl Controller {
         is_back.then_some(Event::Rollback { by: why.by, reason: why.reason, at_once: true })
     }
 
+    /// The version of the rollout of `service` that the weights of `state` stop, and its phase afterwards; `None` if they
+    /// stop none.
+    pub(super) fn stopped_by_hand(
+        &self,
+        service: &str,
+        state: &ControlState,
+    ) -> Option<(String, Phase)> {
+        let rollout = &self.rollouts.get(service)?.rollout;
+        self.by_hand(service, (state, &self.config), "", SystemTime::UNIX_EPOCH)?;
+        rollout.phase.after_weights_by_hand().map(|phase| (rollout.to.clone(), phase))
+    }
+
     /// That somebody set the weights of `service`, if they are not those of its rollout. What versions had that are not
     /// in the file is not set by hand.
     fn by_hand(
@@ -281,7 +293,7 @@ fn applied(base: &Arc<Rollout>, event: Event, at: SystemTime) -> Result<Rolled, 
 fn take_over(state: &mut ControlState, config: &Config, rolled: &Rolled, at: SystemTime) {
     let service = &rolled.rollout.service;
     if let (Some(weights), Some(known)) = (rolled.weights(), config.services.get(service)) {
-        let why = Some(WhySet::new(ITSELF, &rolled.rollout.cause, at));
+        let why = Some(WhySet::new(rolled.rollout.led_by(), &rolled.rollout.cause, at));
         let undo = Undo::of(state.weights().get(service));
         let Undo { before, earlier } = undo.after(rolled.rollout.before.clone(), weights);
         let (set, file) = (weights.clone(), known.weights.clone());

@@ -240,8 +240,14 @@ impl Controller {
     /// What must happen before `version` of `service`, the last one that serves, can be ejected: why others that
     /// have weight do not serve, if there are any.
     fn instead_of(&self, service: &str, version: &str, state: &ControlState) -> String {
-        let nothing = || "give another one weight first".to_owned();
-        let Some(written) = self.config.services.get(service) else { return nothing() };
+        let written = self.config.services.get(service);
+        let nothing = || match written.and_then(|written| written.fence.as_ref()) {
+            Some(fence) if fence.required => {
+                format!("move its players first: `tidegate cutover {service} VERSION`")
+            }
+            _ => "give another one weight first".to_owned(),
+        };
+        let Some(written) = written else { return nothing() };
         let others = weights_in_force(service, written, &state.overrides()).into_iter();
         let others = others.filter(|(other, weight)| *other != version && *weight > Weight::ZERO);
         let others: Vec<_> = others.collect();

@@ -19,6 +19,7 @@ use crate::{
         state::{Change, ControlState},
         undo::{Undo, left_by_hand},
     },
+    rollout::Phase,
     snapshot::weights_in_force,
     store::Actor,
 };
@@ -53,6 +54,8 @@ pub struct Applied {
     pub returning: IndexMap<String, f64>,
     /// Versions with weight that get no players because none of their endpoints serves.
     pub unserved: Vec<Unserved>,
+    /// The version of the rollout that these weights stop, and the phase in which it is afterwards.
+    pub rollout: Option<(String, Phase)>,
 }
 
 /// A version with weight that gets no players because none of its endpoints serves.
@@ -271,6 +274,7 @@ impl Controller {
             shares_after: shares,
             returning: self.returning(name, &self.state),
             unserved: self.waiting(name, &self.state),
+            rollout: None,
         })
     }
 
@@ -315,6 +319,7 @@ impl Controller {
             shares_after: self.shares_with(name, &then, None),
             returning: self.returning(name, &then),
             unserved: self.waiting(name, &then),
+            rollout: self.stopped_by_hand(name, &then),
             before,
         };
         let not_named = change.asked.not_named(&planned.before);

@@ -13,6 +13,7 @@ use super::{
     Key,
 };
 use crate::{
+    policy::idempotency::Verdict,
     registry::{
         Entered, Fingerprint, Held, KeptAnswer, KeyEvent, KeyId, KeyLease, KeyRules, KeyTable,
         RowState, Stored,
@@ -124,9 +125,8 @@ impl Beginning {
         loop {
             let ended = match self.table.enter(self.id, self.print, &self.rules) {
                 Entered::Begin(lease) => match self.store(lease).await {
-                    Ok(outcome) => return outcome,
-                    Err(Again::Now) => continue,
-                    Err(Again::Later) => {
+                    Some(outcome) => return outcome,
+                    None => {
                         self.held(&mut waited, fence);
                         let look = Instant::now() + LOOK_EVERY;
                         let wait = |_: &mut std::task::Context<'_>| Poll::Pending;
@@ -165,20 +165,27 @@ impl Beginning {
         }
     }
 
-    /// Writes that the key has begun.
-    async fn store(&self, lease: KeyLease) -> Result<Outcome, Again> {
-        match timeout(STORED_WITHIN, lease.store()).await {
-            Ok(Ok(None)) => Ok(Outcome::Begun(self.begun(lease))),
-            Ok(Ok(Some(Stored::Full))) => Ok(self.refuse(KeyEvent::RefusedFull, FULL)),
-            Ok(Ok(Some(Stored::Known { state: RowState::Elsewhere, print, .. }))) => {
-                match print.is_of(&self.print) {
-                    true => Err(Again::Later),
-                    false => Ok(self.refuse(KeyEvent::Mismatch, MISMATCH)),
-                }
+    /// Writes that the key has begun. `None` if another process has it: then the request looks again later. What the
+    /// disk knows of it is not looked up in the table: there may be no room for it.
+    async fn store(&self, lease: KeyLease) -> Option<Outcome> {
+        let stored = match timeout(STORED_WITHIN, lease.store()).await {
+            Ok(Ok(None)) => return Some(Outcome::Begun(self.begun(lease))),
+            Ok(Ok(Some(stored))) => stored,
+            Ok(Err(_)) | Err(_) => return Some(self.refuse(KeyEvent::RefusedUnstored, UNSTORED)),
+        };
+        Some(match (stored.verdict(&self.print, self.rules.unsure), stored) {
+            (Some(Verdict::Wait), _) => return None,
+            (Some(Verdict::Mismatch), _) => self.refuse(KeyEvent::Mismatch, MISMATCH),
+            (_, Stored::Known { state: RowState::Answered(Some(answer)), .. }) => {
+                self.table.note(KeyEvent::Replayed);
+                Outcome::Replay(Arc::new(answer))
             }
-            Ok(Ok(Some(Stored::Known { .. } | Stored::New { .. }))) => Err(Again::Now),
-            Ok(Err(_)) | Err(_) => Ok(self.refuse(KeyEvent::RefusedUnstored, UNSTORED)),
-        }
+            (_, Stored::Known { state: RowState::Answered(None), .. }) => {
+                self.refuse(KeyEvent::RefusedNotKept, NOT_KEPT)
+            }
+            (_, Stored::Known { .. }) => self.refuse(KeyEvent::RefusedUnsure, UNSURE),
+            (_, Stored::Full | Stored::New { .. }) => self.refuse(KeyEvent::RefusedFull, FULL),
+        })
     }
 
     fn begun(&self, lease: KeyLease) -> Rc<Key> {
@@ -203,14 +210,6 @@ pub(in crate::proxy) fn explained(problem: Problem) -> Option<Box<Extra>> {
         extra.fields.extend_from_slice(b"Retry-After: 1\r\n");
     }
     Some(Box::new(extra))
-}
-
-/// The key was known on the disk.
-enum Again {
-    /// What is known of it is in the table now.
-    Now,
-    /// Another process has begun it.
-    Later,
 }
 
 /// Why a wait ended early.

@@ -9,7 +9,7 @@ use super::{
     },
     KeyEvent, KeyRules, KeyTable, State,
 };
-use crate::policy::idempotency::{Ending, Fate, Spelling, fate};
+use crate::policy::idempotency::{Ending, Fate, Spelling, Verdict, fate};
 
 /// A key that has begun. Dropped before it ended, it is freed if nothing was sent, and else unsure.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct KeyLease {
     until: Cell<u32>,
     rules: KeyRules,
     /// What an earlier request asked for, which may have been processed.
-    first: Option<KnownPrint>,
+    first: Cell<Option<KnownPrint>>,
     /// The request may have been processed.
     sent: Cell<bool>,
     /// The same before the current attempt.
@@ -46,15 +46,15 @@ impl KeyLease {
             number,
             until: Cell::new(until),
             rules,
-            first,
+            first: Cell::new(first),
             sent: none(),
             sent_before: none(),
             ended: none(),
         }
     }
 
-    /// Writes that the key has begun. `None` once that is on the disk, or if there is no log; otherwise the
-    /// request must ask again, and the lease is to be dropped.
+    /// Writes that the key has begun. `None` once that is on the disk, if there is no log, or if the key is unsure and the
+    /// version is to be asked; otherwise what is known of it, and the lease has ended.
     pub async fn store(&self) -> Result<Option<Stored>, Unstored> {
         let Some(log) = self.table.log.as_ref().filter(|_| !self.was_unsure()) else {
             return Ok(None);
@@ -72,12 +72,24 @@ impl KeyLease {
                 self.until.set(until);
                 Ok(None)
             }
-            Ok(known) => {
+            Ok(known) => Ok((!self.goes_on(&known)).then(|| {
                 self.known(&known);
-                Ok(Some(known))
-            }
+                known
+            })),
             Err(unstored) => Err(unstored),
         }
+    }
+
+    /// Whether the request may be sent although its key is `stored`: it is unsure, and the version is asked.
+    fn goes_on(&self, stored: &Stored) -> bool {
+        let Stored::Known { print, until, .. } = stored else { return false };
+        let begins = stored.verdict(&self.print, self.rules.unsure) == Some(Verdict::Begin);
+        if begins {
+            self.first.set(Some(*print));
+            self.until.set(*until);
+            self.table.goes_on((self.id, self.number), *until, *print);
+        }
+        begins
     }
 
     /// Ends the lease since the key was known on the disk, or is none.
@@ -111,12 +123,12 @@ impl KeyLease {
 
     /// Whether an earlier request with the key may have been processed.
     pub fn was_unsure(&self) -> bool {
-        self.first.is_some()
+        self.first.get().is_some()
     }
 
     /// How the first request with the key wrote it; `None` if this is the first one, or if that is not known.
     pub fn spelling(&self) -> Option<Spelling> {
-        self.first?.spelling
+        self.first.get()?.spelling
     }
 
     /// Notes a whole response of this `status`; `kept` makes a copy of it, if it can be kept.
@@ -149,8 +161,8 @@ impl KeyLease {
         if let Some(log) = &table.log {
             log.end(*id, end);
         }
-        let state =
-            state.map(|state| (state, self.until.get(), self.first.unwrap_or(self.print.known())));
+        let state = state
+            .map(|state| (state, self.until.get(), self.first.get().unwrap_or(self.print.known())));
         table.end((*id, self.number), state, rules.memory);
     }
 }

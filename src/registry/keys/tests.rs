@@ -162,3 +162,23 @@ fn a_request_to_another_host_is_another_request_however_the_host_is_written() {
     assert!(matches!(enter("b"), Entered::Mismatch));
     assert!(matches!(enter(""), Entered::Mismatch));
 }
+
+/// Regression: each end of the same key was noted and its memory counted, which was never given back.
+#[test]
+fn a_key_that_is_asked_about_again_and_again_takes_no_more_memory() {
+    let rules = KeyRules { unsure: Unsure::Ask, ..RULES };
+    let table = table();
+    let id = table.id(("client-ip", b"p"), b"k");
+    let ended = || table.shards.iter().map(|shard| lock(shard).ended.len()).sum::<usize>();
+    for _ in 0..1000 {
+        let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("asked") };
+        lease.attempting();
+        lease.answered(500, || None);
+        assert_eq!((ended(), table.len(), table.bytes()), (1, 1, 0));
+    }
+    let Entered::Begin(lease) = table.enter(id, print(b"x"), &rules) else { panic!("asked") };
+    lease.attempting();
+    lease.answered(200, || answer(b"won"));
+    assert_eq!((ended(), table.bytes()), (1, answer(b"won").expect("one").bytes() as u64));
+    assert!(matches!(table.enter(id, print(b"x"), &rules), Entered::Replay(_)));
+}

@@ -161,3 +161,42 @@ fn processes_that_are_replaced_and_killed_under_load_process_no_key_twice() {
     assert!(answered > 200 && ledger.len() > 50, "{answered} {}", ledger.len());
     assert_eq!(ledger.twice(), Vec::<String>::new(), "of {} keys", ledger.len());
 }
+
+/// Regression: what the disk knew had no room in the table, so the request asked the disk for ever.
+#[test]
+fn a_key_is_answered_from_the_disk_where_the_table_has_no_room_for_it() {
+    let ledger = Ledger::default();
+    let origin = Origin::start({
+        let ledger = ledger.clone();
+        move |call| {
+            call.read_body()?;
+            let key = call.head.field("idempotency-key").unwrap_or("none").to_owned();
+            ledger.process(&key);
+            match &*key {
+                "fails" => call.answer(500, b""),
+                _ => call.answer(201, &[b'x'; 850]),
+            }
+        }
+    });
+    let folder = TempDir::new().expect("a folder");
+    let state = folder.path().join("state");
+    let proxy = keyed(&origin, "answer: 1KiB, memory: 16KiB, unsure: ask")
+        .top(&format!("state: {}", state.display()))
+        .start();
+    let mut client = proxy.connect();
+    for key in ["a", "b"] {
+        assert_eq!(post(&mut client, key, b"x").status, 201);
+        for _ in 0..3 {
+            let again = post(&mut client, key, b"x");
+            assert_eq!((again.status, again.body.len(), replayed(&again)), (201, 850, true));
+        }
+    }
+    // More ends of one key than the memory of its shard has entries.
+    for times in 1..=20 {
+        assert_eq!(post(&mut client, "fails", b"x").status, 500);
+        assert_eq!(ledger.times("fails"), times);
+    }
+    assert_eq!(post(&mut client, "fails", b"y").status, 422);
+    let again = post(&mut client, "a", b"x");
+    assert!(replayed(&again), "{}", again.status);
+}

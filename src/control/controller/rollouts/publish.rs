@@ -15,7 +15,7 @@ use crate::{
         events::{EventDetails, EventKind},
         state::{Change, ControlState},
     },
-    rollout::{Action, Entry, ITSELF, On, Outcome, Phase, Rollout},
+    rollout::{Action, Entry, On, Outcome, Phase, Rollout},
     store::{Actor, Draft, Head},
 };
 
@@ -250,7 +250,7 @@ impl Controller {
         let matter = EventDetails {
             journal,
             incident,
-            by: Some(ITSELF.to_owned()),
+            by: Some(live.rollout.led_by().to_owned()),
             ..EventDetails::of_place(service.clone(), to.clone(), format!("{ended}: {cause}"))
         };
         let kind = match outcome {
