@@ -213,6 +213,14 @@ pub struct Progress {
     pub(super) ahead: Vec<Ahead>,
 }
 
+impl Progress {
+    /// The same step as it begins again: time, requests and replies are gone, and the refusal of a person is not.
+    pub(super) fn anew(&self) -> Self {
+        let approval = self.approval.clone().filter(|said| !said.approves);
+        Self { approval, ..Self::default() }
+    }
+}
+
 /// What is known of a gate of the next step, before it begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ahead {
