@@ -112,6 +112,7 @@ impl Controller {
             }
             Change::FileTaken { .. } => {
                 self.refuse_split_writes(config, then)?;
+                self.refuse_reclassed(config)?;
                 let gone = self.state.fences().iter().find_map(|(service, mark)| {
                     let writer = mark.writer.as_ref()?;
                     let is_gone = self.config.has_version(service, writer)
