@@ -30,7 +30,7 @@ use super::{
     split::share,
     state::{BreakIn, Due, Entry, Frozen, Outcome, Progress, Rollout, ms},
 };
-use crate::config::schema::Gate;
+use crate::config::{actor, schema::Gate};
 
 /// Most time between two ticks that counts, a few times what lies between them usually: in a longer gap nobody
 /// watched, and none of it counts.
@@ -44,7 +44,7 @@ pub const RAMP: Duration = Duration::from_secs(60);
 pub const RAMP_STEP: Duration = Duration::from_secs(5);
 
 /// Who, where a rollout goes on by itself.
-pub const ITSELF: &str = "rollout";
+pub const ITSELF: &str = actor::ROLLOUT;
 
 /// What is said of a version that would go if another one could serve its players.
 pub const KEPT: &str = "worse, and kept: nothing else serves";

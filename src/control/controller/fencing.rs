@@ -17,7 +17,7 @@ use super::{
     one_writer::{is_required, largest},
 };
 use crate::{
-    config::{Config, schema, units::Weight},
+    config::{Config, actor, schema, units::Weight},
     control::{
         carried::{SetWeights, WhySet},
         earlier::Earlier,
@@ -347,7 +347,7 @@ pub(super) fn held_by_fences(
         let held = SetWeights {
             set: IndexMap::from([(writer, Weight::ONE)]),
             file: service.weights.clone(),
-            why: Some(WhySet::new("fence", reason, at)),
+            why: Some(WhySet::new(actor::FENCE, reason, at)),
             before,
             earlier,
         };
