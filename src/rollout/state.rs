@@ -23,6 +23,7 @@ use super::{
     split::{Weights, share, without},
 };
 use crate::config::schema::{Gate, GateQuestion};
+use crate::telemetry::rfc3339;
 
 /// Most transitions of a rollout that are remembered.
 const MOST_ENTRIES: usize = 100;
@@ -460,6 +461,11 @@ impl Rollout {
         share(&self.weights, &self.to)
     }
 
+    /// The share of players that the version gets, 0 to 1: those of versions that are ejected are spread over the others.
+    pub fn share_served(&self) -> f64 {
+        without(&self.weights, &self.ejected).map_or(0.0, |left| share(&left, &self.to))
+    }
+
     /// Whether the step waits for a person to approve it: its least time and requests are over.
     pub fn wants_approval(&self) -> bool {
         let is_asked = matches!(self.phase, Phase::Growing | Phase::Holding | Phase::Baking);
@@ -532,7 +538,7 @@ impl fmt::Display for Missing {
                 write!(f, "the {noun} {}", names.join(", "))?;
                 let until = frozen.until_unix_ms.map(Duration::from_millis);
                 match until.and_then(|until| std::time::SystemTime::UNIX_EPOCH.checked_add(until)) {
-                    Some(until) => write!(f, " until {}", humantime::format_rfc3339_seconds(until)),
+                    Some(until) => write!(f, " until {}", rfc3339::seconds(until)),
                     None => Ok(()),
                 }
             }

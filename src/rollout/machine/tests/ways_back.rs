@@ -285,6 +285,8 @@ fn without_a_version_to_go_back_to_it_waits() {
     stage.send(eject("v41"));
     assert_eq!(stage.phase(), Phase::Paused);
     assert!(stage.try_send(rollback(false)).is_err());
+    // Regression: half of the players were shown, while all of them were on it.
+    assert_eq!((stage.rollout.share(), stage.rollout.share_served()), (0.5, 1.0));
     let resume = || Event::Resume { by: "bo".into(), reason: String::new() };
     assert!(stage.try_send(resume()).is_err());
     let mut other = stage.clone();
