@@ -4,6 +4,7 @@
 //! checked for contradictions (`check`). All problems are reported together, each with its line, column and
 //! field path.
 
+pub mod actor;
 pub mod address;
 mod check;
 mod decode;

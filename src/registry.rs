@@ -22,6 +22,7 @@ mod pins;
 mod places;
 mod players;
 mod rates;
+mod reads;
 mod retries;
 mod served_time;
 mod standing;
@@ -57,6 +58,7 @@ pub use self::{
     places::{Asking, LatencyState, Place, PlaceState, PlaceTerms, PlaceWait, Shed},
     players::{Player, PlayerSet},
     rates::{RateKey, RateTable},
+    reads::Reads,
     retries::RetryState,
     served_time::{ServedTime, up_ms},
     standing::EndpointStatus,
@@ -173,9 +175,8 @@ impl Registry {
 
     /// The state of `version` of `service`; created if unknown.
     pub fn version(&self, service: &str, version: &str) -> Arc<VersionState> {
-        self.versions.find((service.to_owned(), version.to_owned()), || VersionState {
-            id: take(&self.next_id[0]),
-            cells: PerWorker::new(self.workers),
+        self.versions.find((service.to_owned(), version.to_owned()), || {
+            VersionState::new(take(&self.next_id[0]), self.workers)
         })
     }
 

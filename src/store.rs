@@ -21,6 +21,7 @@ mod entry;
 mod error;
 mod export;
 mod fault;
+mod files;
 mod filter;
 mod folder;
 pub mod fuzzing;

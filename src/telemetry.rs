@@ -10,4 +10,5 @@ pub mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod rates;
+pub mod rfc3339;
 pub mod seldom;

@@ -22,7 +22,7 @@ use subtle::Choice;
 use super::Problem;
 use crate::{
     config::{
-        AdminToken,
+        AdminToken, actor,
         schema::{Holder, Role},
     },
     control::callers::{Callers, Refused},
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Name of the caller in the log where there are no tokens.
-const ANONYMOUS: &str = "anonymous";
+const ANONYMOUS: &str = actor::ANONYMOUS;
 
 /// The field with the token of a second person.
 pub const SECOND: HeaderName = HeaderName::from_static("tidegate-second-authorization");

@@ -61,7 +61,7 @@ use crate::{
     policy::class::Class,
     registry::{AmountState, Origin},
     snapshot,
-    telemetry::{collector::Latency, histogram::Quantiles, metrics},
+    telemetry::{collector::Latency, histogram::Quantiles, metrics, rfc3339},
 };
 
 /// `GET /v1/services`.
@@ -140,7 +140,7 @@ impl VersionVerdict {
         let onset = verdict.findings.first().and_then(|finding| finding.onset_s);
         let onset = onset.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let onset = began.zip(onset).map(|(began, onset)| began + onset);
-        let onset_at = onset.map(|at| humantime::format_rfc3339_seconds(at).to_string());
+        let onset_at = onset.map(|at| rfc3339::seconds(at).to_string());
         Self { version, route, onset_at, verdict }
     }
 }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     control::{controller::MovePins, tasks::ControlPlane},
     snapshot::Snapshot,
+    telemetry::rfc3339,
 };
 
 /// Paths of pins, which need authentication.
@@ -75,7 +76,7 @@ async fn move_pins(
         from,
         to,
         moved: moved.pins,
-        until: moved.until.map(|until| humantime::format_rfc3339_seconds(until).to_string()),
+        until: moved.until.map(|until| rfc3339::seconds(until).to_string()),
         dry_run,
     };
     Ok((fresh(answer.generation), Json(answer)))

@@ -154,6 +154,7 @@ impl From<Rejected> for Problem {
             | Rejected::FenceRequired { .. }
             | Rejected::Alone { .. }
             | Rejected::SplitWrites { .. }
+            | Rejected::StillReclassed { .. }
             | Rejected::WriterIsGone { .. }
             | Rejected::GrowthByFile { .. }
             | Rejected::Overtaken(_)

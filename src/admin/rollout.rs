@@ -65,7 +65,10 @@ async fn show(
     match controller.rollout(&service) {
         Some(live) => Ok(([(CACHE_CONTROL, "no-store")], Json(Rollout::from(live)))),
         None => {
-            let detail = format!("`{service}` has had no rollout since its journal began");
+            let detail = format!(
+                "no rollout of `{service}` is known; what ended before the service left the file and came back is in the \
+                 journal only, see `tidegate audit show --service {service}`"
+            );
             Err(Problem::new(StatusCode::NOT_FOUND, detail))
         }
     }

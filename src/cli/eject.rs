@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     admin::model::{Ejected, Ejection, SubjectAnswer, SubjectRequest},
+    config::actor,
     control::{
         controller::{moves, percent},
         events::way_back,
@@ -130,7 +131,7 @@ fn effect(answer: &SubjectAnswer) -> String {
 pub(super) fn still_ejected(service: &str, ejected: &[Ejected]) -> String {
     let each = ejected.iter().map(|Ejected { version, ejection, share_when_reinstated }| {
         let mut ejection = ejection.clone();
-        if ejection.by == "verdict" {
+        if ejection.by == actor::VERDICT {
             ejection.reason.clear();
         }
         let (since, share) = (since(&ejection), percent(*share_when_reinstated));

@@ -8,6 +8,7 @@ use crate::{
         Endpoint, EndpointState, RolloutSummary, Service, State, Version, VersionVerdict,
     },
     analysis::{Answer, Verdict},
+    config::actor,
     control::events::way_back,
 };
 
@@ -79,7 +80,7 @@ fn ejected(service: &Service, version: &Version, text: &mut String) {
     let Some(ejection) = &version.ejection else { return };
     let mut ejection = ejection.clone();
     let has_verdict = service.verdicts.iter().any(|verdict| verdict.version == version.name);
-    if has_verdict && ejection.by == "verdict" {
+    if has_verdict && ejection.by == actor::VERDICT {
         ejection.reason.clear();
     }
     // Writing to a string does not fail.

@@ -41,7 +41,14 @@ pub fn parse(text: &str) -> Result<Config, Problems> {
 
 /// Reads and checks the steps of a plan, in YAML or JSON; the error has all their problems.
 pub fn steps(text: &str) -> Result<Vec<Step>, Problems> {
-    let mut draft = Draft::<Vec<Step>>::read(text)?;
+    let told = |problems: Problems| match problems.as_slice() {
+        [Problem { at, path, message }] if message == yaml::EMPTY => {
+            let message = "there are no steps; write a list such as [ { weight: 5%, for: 10m }, { weight: 100% } ]";
+            Problem { at: *at, path: path.clone(), message: message.to_owned() }.into()
+        }
+        _ => problems,
+    };
+    let mut draft = Draft::<Vec<Step>>::read(text).map_err(told)?;
     draft.check(|steps| check_steps(steps, &FieldPath::default()));
     draft.finish()
 }
@@ -120,6 +127,15 @@ routes: [ { service: game-api } ]
         let config = parse(GOOD).unwrap();
         assert!(config.services["game-api"].versions.keys().eq(["v1", "v2"]));
         assert_eq!(config.routes[0].label(), "default");
+    }
+
+    /// Regression: the text asked for listen, services and routes.
+    #[test]
+    fn a_text_without_steps_is_told_what_steps_are() {
+        for text in ["", "# nothing yet\n", "null"] {
+            let told = steps(text).unwrap_err().to_string();
+            assert!(told.starts_with("1:1: there are no steps; write a list"), "{told}");
+        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub use self::{
         CertificateFiles, ClientCertificates, ClientIdentity, ClientMode, ListenTls, TlsVersion,
         VersionTls,
     },
-    window::{LocalTime, Weekly, Window, time_zone, time_zone_names},
+    window::{LocalTime, READ_ONLY, Weekly, Window, time_zone, time_zone_names},
 };
 
 /// The JSON Schema of a configuration file, draft 2020-12.

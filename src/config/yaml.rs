@@ -24,6 +24,9 @@ const MAX_NODES: usize = 200_000;
 /// Largest file, in bytes.
 const MAX_BYTES: usize = 8 << 20;
 
+/// What is wrong with a text without anything in it.
+pub(super) const EMPTY: &str = "the file is empty; write listen, services and routes";
+
 /// Reads the only document of `text`. Duplicate fields are added to `problems`, and the first one
 /// counts; the error is what prevents parsing the text.
 pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Problem> {
@@ -49,7 +52,7 @@ pub(super) fn parse(text: &str, problems: &mut Vec<Problem>) -> Result<Node, Pro
     }
     match builder.root {
         Some(Node { tree: Tree::Scalar { value: Value::Null, .. }, .. }) | None => {
-            Err(fault(Position::START, "the file is empty; write listen, services and routes"))
+            Err(fault(Position::START, EMPTY))
         }
         Some(root) => Ok(root),
     }

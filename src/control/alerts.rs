@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::event::{EventDetails, EventKind, way_back};
 use crate::store::Head;
+use crate::telemetry::rfc3339;
 
 /// How long the alert of an event without an end fires; the same as in the rules for Prometheus.
 const MOMENT: Duration = Duration::from_secs(600);
@@ -354,7 +355,7 @@ impl Alerts {
         instance: &str,
     ) -> Vec<Posted> {
         let instance = labels.get("instance").map_or(instance, String::as_str);
-        let time = |at: SystemTime| humantime::format_rfc3339_millis(at).to_string();
+        let time = |at: SystemTime| rfc3339::millis(at).to_string();
         let sent = self.states.iter().filter(|(_, state)| state.is_sent(now));
         let each = sent.map(|(subject, state)| {
             let AlertKey { name, service, version, endpoint } = subject;

@@ -17,6 +17,7 @@ use crate::{
     analysis::Verdict,
     config::{schema::Notice, units::Weight},
     policy::read_only::{Mark, Mode},
+    telemetry::rfc3339,
 };
 
 /// The state of a process that is not in its configuration file.
@@ -222,7 +223,7 @@ impl SetWeights {
             "" => String::new(),
             reason => format!(" ({reason})"),
         };
-        let at = humantime::format_rfc3339_seconds(why.at());
+        let at = rfc3339::seconds(why.at());
         format!("weights set by {}{reason} at {at}", why.by)
     }
 

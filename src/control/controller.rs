@@ -34,6 +34,7 @@ mod parked;
 mod pins;
 mod prepare;
 mod reach;
+mod reclassed;
 mod rejected;
 mod reload;
 mod replaced;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::alerts::Alerts;
 pub use super::event::{Event, EventDetails, EventKind, way_back};
+use crate::telemetry::rfc3339;
 
 /// Number of events that are kept.
 const KEPT: usize = 1_000;
@@ -48,7 +49,7 @@ impl Events {
         self.alerts.follow(kind, &matter, now);
         self.count(kind, &matter);
         let id = *self.newest.borrow() + 1;
-        let at = humantime::format_rfc3339_millis(now).to_string();
+        let at = rfc3339::millis(now).to_string();
         if self.kept.len() == KEPT {
             self.kept.pop_front();
         }

@@ -243,7 +243,7 @@ fn payload(rollout: &Rollout) -> Value {
             "phase": phase.label(),
             "step": (step + 1).to_string(),
             "steps": rollout.plan.steps().len().to_string(),
-            "share": rollout.share().to_string(),
+            "share": rollout.share_served().to_string(),
         },
     })
 }

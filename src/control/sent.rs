@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::schema::{self, Webhook},
     store::Checkpoint,
+    telemetry::rfc3339,
 };
 
 /// Longest time of a message, from the connection to the response.
@@ -150,7 +151,7 @@ impl ControlPlane {
 /// The message with a checkpoint.
 fn message(note: &str) -> String {
     let read = Checkpoint::read(note).ok();
-    let at = read.as_ref().map(|read| humantime::format_rfc3339_millis(read.at).to_string());
+    let at = read.as_ref().map(|read| rfc3339::millis(read.at).to_string());
     let (origin, head) = read.map(|read| (read.origin, read.head)).unzip();
     let (seq, hash) = head.map(|head| (head.seq, head.hash)).unzip();
     json!({ "origin": origin, "seq": seq, "hash": hash, "at": at, "note": note }).to_string()

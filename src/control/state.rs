@@ -36,6 +36,7 @@ use crate::{
     rollout::Rollout,
     routing::pin::PinMove,
     snapshot::Overrides,
+    telemetry::rfc3339,
 };
 
 /// Most ejections of versions that are in no file, and of their endpoints. They stay in case the versions
@@ -512,7 +513,7 @@ fn forget_oldest<K: Ord + Clone, E>(
 
 impl fmt::Display for Ejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} by {}", humantime::format_rfc3339_seconds(self.since), self.by)?;
+        write!(f, "{} by {}", rfc3339::seconds(self.since), self.by)?;
         match self.reason.trim_end_matches('.') {
             "" => Ok(()),
             reason => write!(f, " ({reason})"),

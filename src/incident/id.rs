@@ -8,6 +8,7 @@ use std::{cmp::Ordering, fmt, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::kind::Kind;
+use crate::telemetry::rfc3339;
 
 /// Longest part of a name that comes from the name of a service or a version.
 const PART_CHARS: usize = 40;
@@ -35,7 +36,7 @@ impl Id {
     /// The name of an incident of `kind` at `at`.
     pub fn new(at: SystemTime, service: &str, version: &str, kind: Kind) -> Self {
         let at = at.max(SystemTime::UNIX_EPOCH);
-        let time: String = humantime::format_rfc3339_seconds(at).to_string().replace(':', "");
+        let time: String = rfc3339::seconds(at).to_string().replace(':', "");
         let (service, version, kind) = (slug(service), slug(version), slug(kind.label()));
         Self(format!("{time}-{service}-{version}-{kind}"))
     }

@@ -12,6 +12,7 @@ use super::{
     kind::{Kind, State},
     review::Review,
 };
+use crate::telemetry::rfc3339;
 use crate::{analysis::Verdict, store::Stored};
 
 /// The form of these documents; a release that reads another one says so.
@@ -140,7 +141,7 @@ impl From<&Stored> for JournalEntry {
         Self {
             seq: entry.seq,
             hash: stored.hash.to_string(),
-            at: humantime::format_rfc3339_millis(entry.at).to_string(),
+            at: rfc3339::millis(entry.at).to_string(),
             kind: entry.kind.clone(),
             service: entry.service.clone(),
             by: entry.actor.name.clone(),

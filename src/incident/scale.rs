@@ -1,5 +1,6 @@
 //! Axes: round values on the vertical one, times of day on the horizontal one.
 
+use crate::telemetry::rfc3339;
 use std::time::{Duration, SystemTime};
 
 /// A tick: where it is, and what it says.
@@ -39,7 +40,7 @@ pub(super) fn times(origin: SystemTime, from_s: f64, until_s: f64) -> Vec<Tick> 
 
 fn time_of_day(unix_s: u64, step_s: u64) -> String {
     let at = SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s);
-    let text = humantime::format_rfc3339_seconds(at).to_string();
+    let text = rfc3339::seconds(at).to_string();
     // 2026-11-27T23:15:00Z
     let end = if step_s >= 60 { 16 } else { 19 };
     text.get(11..end).unwrap_or_default().to_owned()

@@ -38,7 +38,7 @@ fn is_hidden(c: char) -> bool {
 
 /// A time as the documents write it: UTC, RFC 3339 with milliseconds.
 pub(super) fn rfc3339(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at.max(SystemTime::UNIX_EPOCH)).to_string()
+    crate::telemetry::rfc3339::millis(at).to_string()
 }
 
 /// The time that a document wrote.

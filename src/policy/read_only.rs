@@ -10,7 +10,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::schema::{Notice, UtcTime};
+use crate::config::{
+    actor,
+    schema::{Notice, UtcTime},
+};
 
 /// What is read-only.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -223,7 +226,7 @@ fn begin(
     let mode = Mode {
         since: now,
         until: Some(notice.until),
-        by: "notice".to_owned(),
+        by: actor::NOTICE.to_owned(),
         reason: format!("notice `{name}`"),
         message: None,
         notice: Some(name.to_owned()),

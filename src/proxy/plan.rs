@@ -148,6 +148,12 @@ impl Plan {
         &self.snapshot.services[self.decision.service as usize]
     }
 
+    /// The index of the counter of its version that counts it in flight.
+    #[inline]
+    pub(super) fn counter(&self) -> usize {
+        self.service().reads.counter(self.class)
+    }
+
     /// The version that the request was assigned to.
     pub(super) fn version(&self) -> &Version {
         &self.service().versions[usize::from(self.decision.version)]

@@ -65,7 +65,7 @@ struct Repeats<'a> {
 impl<'a> RequestRecord<'a> {
     pub(super) fn new(worker: &'a Worker, plan: &'a Plan) -> Self {
         let version = plan.version();
-        version.state.cells.of(worker.id).started[plan.class as usize].add(1);
+        version.state.cells.of(worker.id).started[plan.counter()].add(1);
         Self {
             worker,
             plan,
@@ -172,8 +172,7 @@ impl<'a> RequestRecord<'a> {
     /// `version` gets the request that the assigned one has failed.
     #[cold]
     pub(super) fn rescue(&mut self, version: &'a Version) {
-        let class = self.plan.class;
-        version.state.cells.of(self.worker.id).started[class as usize].add(1);
+        version.state.cells.of(self.worker.id).started[self.plan.counter()].add(1);
         self.repeats.get_or_insert_default().rescuer = Some(version);
     }
 
@@ -447,12 +446,12 @@ impl Drop for RequestRecord<'_> {
             self.trial.acquit(self.subject());
         }
         self.end_attempt();
-        let cells = self.version.state.cells.of(self.worker.id);
-        cells.finished[self.plan.class as usize].add(1);
+        let (cells, counter) = (self.version.state.cells.of(self.worker.id), self.plan.counter());
+        cells.finished[counter].add(1);
         if self.retries > 0
             && let Some(rescuer) = self.repeats.as_ref().and_then(|repeats| repeats.rescuer)
         {
-            rescuer.state.cells.of(self.worker.id).finished[self.plan.class as usize].add(1);
+            rescuer.state.cells.of(self.worker.id).finished[counter].add(1);
         }
     }
 }

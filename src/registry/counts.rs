@@ -55,10 +55,10 @@ impl Origin {
 /// Counts of a version, by worker.
 #[derive(Debug, Default)]
 pub struct VersionCells {
-    /// Requests assigned or rescued from another version, by [`Class`](crate::policy::class::Class).
-    pub started: [Counter; 2],
+    /// Requests assigned or rescued from another version, by class and [`Reads`](super::Reads).
+    pub started: [Counter; 3],
     /// Of those, ended in any way.
-    pub finished: [Counter; 2],
+    pub finished: [Counter; 3],
     /// Requests that were answered or left by their clients, by [`Origin`]; none of smoke checks, and none that was
     /// cut.
     pub ended: [Counter; 2],
@@ -82,7 +82,9 @@ pub struct VersionCells {
 impl VersionCells {
     /// Requests in flight on this worker, asked by its own thread.
     pub fn in_flight(&self) -> u64 {
-        let of = |counts: &[Counter; 2]| counts[0].read().wrapping_add(counts[1].read());
+        let of = |counts: &[Counter; 3]| {
+            counts.iter().fold(0, |sum: u64, counter| sum.wrapping_add(counter.read()))
+        };
         of(&self.started).wrapping_sub(of(&self.finished))
     }
 }

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -15,6 +15,7 @@ use super::{
     evidence::AmountEvidenceCells,
     fence::FenceState,
     players::PlayerSet,
+    reads::Reads,
     standing::EndpointStatus,
 };
 use crate::{analysis, policy::class::Class, telemetry::seldom::Seldom};
@@ -26,14 +27,44 @@ pub struct VersionState {
     pub id: u32,
     /// Its counts.
     pub cells: PerWorker<VersionCells>,
+    /// Whether its reads are counted in the second counter. Written by the controller only.
+    second: AtomicBool,
 }
 
 impl VersionState {
-    /// Requests in flight on all workers, of `class`.
+    /// The state of a version with this dense number.
+    pub(super) fn new(id: u32, workers: usize) -> Self {
+        Self { id, cells: PerWorker::new(workers), second: AtomicBool::new(false) }
+    }
+
+    /// Which counter counts its reads that begin.
+    pub fn reads(&self) -> Reads {
+        if self.second.load(Relaxed) { Reads::Second } else { Reads::First }
+    }
+
+    /// Has its reads that begin counted by this counter: those that the other one counts are writes from now on.
+    pub fn count_reads_in(&self, reads: Reads) {
+        self.second.store(reads == Reads::Second, Relaxed);
+    }
+
+    /// Requests in flight on all workers, of `class`. Reads that began before a file that may have made writes of them are
+    /// writes.
     pub fn in_flight_of(&self, class: Class) -> u64 {
+        let reads = self.reads();
+        match class {
+            Class::Read => self.in_flight_in(reads, class),
+            Class::Write => {
+                self.in_flight_in(reads, class) + self.in_flight_in(reads.other(), Class::Read)
+            }
+        }
+    }
+
+    /// Requests in flight on all workers that began as `class`, of reads those that `reads` counts.
+    pub fn in_flight_in(&self, reads: Reads, class: Class) -> u64 {
+        let counter = reads.counter(class);
         // Finished first: read the other way around, a request that ends in between would count below 0.
-        let finished = self.cells.sum(|cells| cells.finished[class as usize].read());
-        let started = self.cells.sum(|cells| cells.started[class as usize].read());
+        let finished = self.cells.sum(|cells| cells.finished[counter].read());
+        let started = self.cells.sum(|cells| cells.started[counter].read());
         started.saturating_sub(finished)
     }
 

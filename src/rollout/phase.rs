@@ -218,7 +218,8 @@ const BACK: &str =
 const OUT: &str = "At once: the split before the rollout is restored without ejected versions.";
 const GONE: &str =
     "The split stays, without the versions that are gone: the baseline has what they had.";
-const BY_HAND: &str = "The weights stay as they were set; a warning says so.";
+const BY_HAND: &str =
+    "The weights stay as they were set, and so does a refusal of the step; a warning says so.";
 const KEPT: &str = "Weights that were set by hand stay.";
 const NO_WAY_BACK: &str =
     "A version of the split before is no longer there; an operator decides how to go on.";
@@ -234,7 +235,12 @@ pub const TRANSITIONS: &[Transition] = {
     &[
         row(Pending, Grow, Growing, SET),
         row(Pending, Bake, Baking, ALL_PLAYERS),
-        row(Pending, Guardrail, RollingBack, "A smoke check failed before the step."),
+        row(
+            Pending,
+            Guardrail,
+            RollingBack,
+            "A smoke check failed before the step, or a person had refused the step, and approval is a guardrail.",
+        ),
         row(Pending, Ejected, RolledBack, OUT),
         row(Pending, OtherEjected, Paused, NO_WAY_BACK),
         row(Pending, WeightsByHand, Paused, BY_HAND),

@@ -22,10 +22,14 @@ use super::{
     plan::Plan,
     split::{Weights, share, without},
 };
-use crate::config::schema::{Gate, GateQuestion};
+use crate::config::{
+    actor,
+    schema::{Gate, GateQuestion},
+};
+use crate::telemetry::rfc3339;
 
 /// Who, where a rollout goes on by itself.
-pub const ITSELF: &str = "rollout";
+pub const ITSELF: &str = actor::ROLLOUT;
 
 /// Most transitions of a rollout that are remembered.
 const MOST_ENTRIES: usize = 100;
@@ -214,6 +218,14 @@ pub struct Progress {
     /// Runs of the smoke checks of the next step, before it begins, in the order of its gates.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) ahead: Vec<Ahead>,
+}
+
+impl Progress {
+    /// The same step as it begins again: time, requests and replies are gone, and the refusal of a person is not.
+    pub(super) fn anew(&self) -> Self {
+        let approval = self.approval.clone().filter(|said| !said.approves);
+        Self { approval, ..Self::default() }
+    }
 }
 
 /// What is known of a gate of the next step, before it begins.
@@ -466,6 +478,11 @@ impl Rollout {
         share(&self.weights, &self.to)
     }
 
+    /// The share of players that the version gets, 0 to 1: those of versions that are ejected are spread over the others.
+    pub fn share_served(&self) -> f64 {
+        without(&self.weights, &self.ejected).map_or(0.0, |left| share(&left, &self.to))
+    }
+
     /// Whether the step waits for a person to approve it: its least time and requests are over.
     pub fn wants_approval(&self) -> bool {
         let is_asked = matches!(self.phase, Phase::Growing | Phase::Holding | Phase::Baking);
@@ -538,7 +555,7 @@ impl fmt::Display for Missing {
                 write!(f, "the {noun} {}", names.join(", "))?;
                 let until = frozen.until_unix_ms.map(Duration::from_millis);
                 match until.and_then(|until| std::time::SystemTime::UNIX_EPOCH.checked_add(until)) {
-                    Some(until) => write!(f, " until {}", humantime::format_rfc3339_seconds(until)),
+                    Some(until) => write!(f, " until {}", rfc3339::seconds(until)),
                     None => Ok(()),
                 }
             }

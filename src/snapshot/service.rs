@@ -11,7 +11,7 @@ use crate::{
         schema::{self, OnEject},
         units::Weight,
     },
-    registry::{Registry, ServiceState},
+    registry::{Reads, Registry, ServiceState},
     routing::{Cohort, Rule, Split},
 };
 
@@ -45,6 +45,8 @@ pub struct Service {
     pub fence: Option<Box<Fence>>,
     /// Whether its writes are refused, and what its clients are told in advance; `None` mostly.
     pub standing: Option<Box<Standing>>,
+    /// Which counter counts its reads.
+    pub reads: Reads,
     /// Number of the epoch: it grows at every change of shares.
     pub epoch: u64,
     /// Live state.
@@ -102,6 +104,7 @@ impl Service {
                 Box::new(PinPlan::new((name, pin), sources, &versions, table, before))
             }),
             standing: None,
+            reads: sources.decided.reads.get(name).copied().unwrap_or_default(),
             epoch: sources.decided.epochs.get(name).copied().unwrap_or_default(),
             state: registry.service(name),
             compared,

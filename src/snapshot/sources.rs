@@ -11,6 +11,7 @@ use crate::{
     },
     health::resolve::Resolved,
     policy::read_only::Modes,
+    registry::Reads,
     routing::pin::PinMove,
     telemetry::access_log::Sender,
     tls::TlsClients,
@@ -30,6 +31,8 @@ pub struct RuntimeState {
     pub epochs: HashMap<String, u64>,
     /// Number of moves of writes, by service with a fence.
     pub fence_epochs: BTreeMap<String, u64>,
+    /// Which counter counts reads, by service; the default elsewhere.
+    pub reads: BTreeMap<String, Reads>,
     /// Moves of pins by operators, by service, in their order.
     pub pin_moves: BTreeMap<String, Vec<PinMove>>,
     /// Read-only modes.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::hash::Hash;
+use crate::config::actor;
 
 /// The kind of the first entry of each journal.
 pub const GENESIS: &str = "genesis";
@@ -91,7 +92,7 @@ pub struct Actor {
 impl Actor {
     /// The program itself.
     pub fn system() -> Self {
-        Self { name: "tidegate".to_owned(), role: "system".to_owned(), address: None }
+        Self { name: actor::TIDEGATE.to_owned(), role: "system".to_owned(), address: None }
     }
 }
 
@@ -212,10 +213,7 @@ pub struct StateChange {
 
 /// `at` as the journal writes it: RFC 3339 in UTC with milliseconds, always 24 characters.
 pub(super) fn written(at: SystemTime) -> String {
-    // Beyond the years 1970 to 9999 there is no such text.
-    let earliest = SystemTime::UNIX_EPOCH;
-    let latest = earliest + std::time::Duration::from_secs(253_402_300_799);
-    humantime::format_rfc3339_millis(at.clamp(earliest, latest)).to_string()
+    crate::telemetry::rfc3339::millis(at).to_string()
 }
 
 mod rfc3339 {

@@ -55,6 +55,11 @@ impl Folder {
         self.0.join("journal.db-wal")
     }
 
+    /// SQLite's index of that.
+    pub(super) fn index(&self) -> PathBuf {
+        self.0.join("journal.db-shm")
+    }
+
     /// The key of checkpoints.
     pub(super) fn key(&self) -> PathBuf {
         self.0.join("checkpoint.key")
@@ -180,8 +185,13 @@ pub(super) struct FileId {
 impl FileId {
     /// That of the file at `path`; `None` if there is none.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let data = fs::metadata(path).ok()?;
-        Some(Self { device: data.dev(), inode: data.ino() })
+        fs::metadata(path).ok().map(|data| Self::from(&data))
+    }
+}
+
+impl From<&fs::Metadata> for FileId {
+    fn from(data: &fs::Metadata) -> Self {
+        Self { device: data.dev(), inode: data.ino() }
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     chain::{Head, Sealed},
     entry::StateChange,
     error::StoreError,
+    files::LOG_LIMIT,
     folder::create,
     hash::Hash,
 };
@@ -67,6 +68,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, StoreError
     connection.busy_timeout(Duration::from_secs(5))?;
     let found = schema(&connection, path)?;
     match access {
+        Access::Write if found == 0 => return Err(StoreError::NotAJournal(path.to_owned())),
         Access::Create | Access::Write => {
             settings(&connection)?;
             migrate(&mut connection, found, MIGRATIONS)?;
@@ -150,7 +152,7 @@ pub(super) fn settings(connection: &Connection) -> Result<(), StoreError> {
     set("cell_size_check", "ON")?;
     set("secure_delete", "OFF")?;
     set("wal_autocheckpoint", "1000")?;
-    set("journal_size_limit", "1048576")?;
+    set("journal_size_limit", &LOG_LIMIT.to_string())?;
     if cfg!(target_os = "macos") {
         set("fullfsync", "ON")?;
     }
@@ -272,6 +274,11 @@ pub(super) fn move_log(connection: &Connection) -> Result<(), StoreError> {
     let busy =
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0))?;
     if busy == 0 { Ok(()) } else { Err(StoreError::Refused("its log is being read".to_owned())) }
+}
+
+/// Whether the log is left as it is when the connection is closed.
+pub(super) fn keep_log(connection: &Connection, is_kept: bool) -> rusqlite::Result<bool> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_kept)
 }
 
 /// Writes something without changing anything.

@@ -3,6 +3,7 @@
 mod beside;
 mod copies;
 mod disk;
+mod files;
 mod killed;
 mod pins;
 mod verification;

@@ -6,6 +6,7 @@
 //! as that cannot be found out, nothing is written. If the commit turns out to be there although its changes
 //! were answered as not made, an entry `annulled` names them, and the state is what it was.
 
+mod harm;
 mod pins;
 mod recovery;
 
@@ -28,7 +29,8 @@ use super::{
     chain::{self, Head, Sealed},
     entry::{Draft, Identity, Stamp, StateChange},
     error::StoreError,
-    folder::{FileId, Folder, Lock},
+    files::Files,
+    folder::{Folder, Lock},
     health::{MOST_WAITING, Shared},
     late::Late,
     note::{Checkpoint, SigningKey},
@@ -71,8 +73,10 @@ pub(super) struct Writer {
     pub(super) key: SigningKey,
     pub(super) origin: String,
     pub(super) connection: Option<Connection>,
-    /// The file that it writes.
-    pub(super) file: Option<FileId>,
+    /// The files that it writes, as they were after the last time.
+    pub(super) files: Files,
+    /// Whether somebody else has written to them, and nobody has looked for damage since.
+    pub(super) is_suspect: bool,
     pub(super) head: Head,
     pub(super) ballast: Ballast,
     pub(super) shared: Arc<Shared>,
@@ -234,9 +238,11 @@ impl Writer {
 
     /// Finds out whether the disk takes something again.
     fn probe(&mut self) {
-        let Some(connection) = &self.connection else { return };
+        let looked = self.look(false).and_then(|()| self.open());
+        let (Ok(()), Some(connection)) = (looked, &self.connection) else { return };
         match sqlite::probe(connection) {
-            Ok(()) => self.shared.works(),
+            Ok(()) if self.look(true).is_ok() => self.shared.works(),
+            Ok(()) => {}
             Err(error) => {
                 self.connection = None;
                 self.shared.fails(error.to_string());
@@ -300,13 +306,14 @@ impl Writer {
             Ending::SeemsFailed | Ending::Unknown => Some(Err(rusqlite::Error::InvalidQuery)),
             Ending::Real | Ending::Gone => written,
         };
-        let error = match written {
-            Some(Ok(())) => {
-                self.made(batch);
-                return None;
-            }
-            Some(Err(error)) => StoreError::from(error),
-            None => StoreError::Closed,
+        let written = match written {
+            Some(Ok(())) => self.look(true),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(StoreError::Closed),
+        };
+        let Err(error) = written else {
+            self.made(batch);
+            return None;
         };
         self.shared.fails(error.to_string());
         let answer = match self.is_made(last) {
@@ -366,7 +373,7 @@ impl Writer {
         let at = Stamp::now().at;
         let note = self.key.sign(&Checkpoint { origin: self.origin.clone(), head: self.head, at });
         match sqlite::keep_note(connection, self.head.seq, &note) {
-            Ok(()) => Ok(note),
+            Ok(()) => self.look(true).map(|()| note),
             Err(error) => {
                 self.connection = None;
                 self.shared.fails(error.to_string());

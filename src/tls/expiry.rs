@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::Certificate;
+use crate::telemetry::rfc3339;
 
 /// A certificate that is valid for less than this is worth a warning.
 pub const EXPIRY_WARNING: Duration = Duration::from_secs(14 * DAY_SECONDS);
@@ -59,7 +60,7 @@ pub fn expiring(expiries: &[Expiry], now: SystemTime) -> impl Iterator<Item = (&
 pub fn warn_expiring(expiries: &[Expiry], now: SystemTime) {
     for (expiry, left) in expiring(expiries, now) {
         let Expiry { listener, names, file, not_after } = expiry;
-        let (file, ends) = (file.display(), humantime::format_rfc3339_seconds(*not_after));
+        let (file, ends) = (file.display(), rfc3339::seconds(*not_after));
         let names = names.join(", ");
         if left.is_zero() {
             tracing::warn!(%listener, %file, %names, %ends, "a certificate has expired; renew it");

@@ -21,6 +21,7 @@ use super::{
     server::{Resumption, build, certificates},
 };
 use crate::config::schema::{ClientCertificates, ClientMode, ListenTls};
+use crate::telemetry::rfc3339;
 
 /// TLS of a listener.
 #[derive(Debug)]
@@ -232,12 +233,12 @@ impl Loaded {
             self.in_force.certificates.iter().find(|new| new.is_outdated(now) && good_before(new));
         match worse {
             Some(new) if new.not_after < now => {
-                let date = humantime::format_rfc3339_seconds(new.not_after);
+                let date = rfc3339::seconds(new.not_after);
                 let why = format!("expired on {date}, and the one in use is still good; renew it");
                 Err(TlsError::content(&new.file, why))
             }
             Some(new) => {
-                let date = humantime::format_rfc3339_seconds(new.not_before);
+                let date = rfc3339::seconds(new.not_before);
                 let why = format!("valid only from {date}, and the one in use is still good");
                 Err(TlsError::content(&new.file, why))
             }

@@ -3,6 +3,7 @@
 mod beside;
 mod many;
 mod places;
+mod reclassed;
 mod repeated;
 mod required;
 mod smoke;

@@ -14,6 +14,7 @@ use crate::control::{
     carried::SetWeights,
     controller::{self, ManualEjection},
 };
+use crate::telemetry::rfc3339;
 
 /// Why and since when a version, or an endpoint, is ejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +29,7 @@ pub struct Ejection {
 
 impl Ejection {
     fn new(since: SystemTime, by: &str, reason: &str) -> Self {
-        let at = humantime::format_rfc3339_seconds(since).to_string();
+        let at = rfc3339::seconds(since).to_string();
         Self { at, by: by.to_owned(), reason: reason.to_owned() }
     }
 }
@@ -62,7 +63,7 @@ impl From<&SetWeights> for WeightsSet {
             let (by, reason) = ("another process".to_owned(), String::new());
             return Self { at: None, by, reason };
         };
-        let at = Some(humantime::format_rfc3339_seconds(why.at()).to_string());
+        let at = Some(rfc3339::seconds(why.at()).to_string());
         Self { at, by: why.by.clone(), reason: why.reason.clone() }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     analysis::{Answer, Arms, HealthFinding},
     control::controller::GateReport,
+    telemetry::rfc3339,
 };
 
 /// `GET /v1/services/{s}/gate`: whether a version may grow.
@@ -48,7 +49,7 @@ impl Gate {
             log_threshold: comparison.map(|found| found.log_threshold),
             certificate: comparison.and_then(|found| found.health),
             requests: comparison.map(|found| found.requests).unwrap_or_default(),
-            since: since.map(|since| humantime::format_rfc3339_seconds(since).to_string()),
+            since: since.map(|since| rfc3339::seconds(since).to_string()),
         }
     }
 }

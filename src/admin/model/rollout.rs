@@ -13,6 +13,7 @@ use crate::{
     },
     control::controller::Live,
     rollout::{BreakIn, Entry, Frozen, Phase, Reply, Rollout as Machine},
+    telemetry::rfc3339,
 };
 
 /// Body of `POST /v1/services/{s}/rollout`.
@@ -244,7 +245,7 @@ impl Rollout {
             last_transition: rollout.entries.last().map(RolloutEntry::from),
             step: step + 1,
             steps,
-            share: six_digits(rollout.share()),
+            share: six_digits(rollout.share_served()),
             weights: rollout.weights.clone(),
             before: rollout.before.clone(),
             by_hand: rollout.by_hand,
@@ -287,5 +288,5 @@ impl From<&Entry> for RolloutEntry {
 
 fn time(unix_ms: u64) -> String {
     let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms));
-    humantime::format_rfc3339_millis(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
+    rfc3339::millis(at.unwrap_or(SystemTime::UNIX_EPOCH)).to_string()
 }

@@ -13,6 +13,7 @@ use crate::{
         controller::{Checked, JournalState, Reloads, StandIn, StandIns},
     },
     proxy::ListenerState,
+    telemetry::rfc3339,
     tls::{Expiry, TlsListener},
 };
 
@@ -109,7 +110,7 @@ impl From<JournalState> for Journal {
                 intact,
                 faults,
                 failing: health.failing.map(|failing| JournalFailing {
-                    since: Some(humantime::format_rfc3339_seconds(failing.since).to_string()),
+                    since: Some(rfc3339::seconds(failing.since).to_string()),
                     message: failing.reason,
                 }),
                 waiting: health.waiting,
@@ -156,7 +157,7 @@ pub struct TakeoverError {
 impl From<&Replacement> for Takeover {
     fn from(replacement: &Replacement) -> Self {
         let last_error = replacement.last_error.as_ref().map(|(at, message)| TakeoverError {
-            at: humantime::format_rfc3339_seconds(*at).to_string(),
+            at: rfc3339::seconds(*at).to_string(),
             message: message.clone(),
         });
         Self { from_pid: replacement.from_pid, last_error }
@@ -237,7 +238,7 @@ impl Certificate {
     fn new(expiry: Expiry, now: SystemTime) -> Self {
         Self {
             file: expiry.file.display().to_string(),
-            not_after: humantime::format_rfc3339_seconds(expiry.not_after).to_string(),
+            not_after: rfc3339::seconds(expiry.not_after).to_string(),
             days_left: expiry.days_left(now),
             names: expiry.names,
         }

@@ -17,6 +17,7 @@ use crate::{
         Checkpoint, Filter, GENESIS, Identity, Journal, MOST_SHOWN, PublicKey, Reader, Settings,
         StoreError,
     },
+    telemetry::rfc3339,
 };
 
 /// Most checkpoints that are listed.
@@ -102,8 +103,7 @@ fn stored(reader: &Reader, error: StoreError) -> Result<(String, String), Failur
         return Err(failure_of);
     };
     let head = reader.head().map_err(failure)?.seq;
-    let at =
-        Checkpoint::read(&note).map(|read| humantime::format_rfc3339_seconds(read.at).to_string());
+    let at = Checkpoint::read(&note).map(|read| rfc3339::seconds(read.at).to_string());
     let at = at.map(|at| format!(", made at {at}")).unwrap_or_default();
     let later = match head.saturating_sub(seq) {
         0 => "it is of the last entry".to_owned(),
@@ -140,9 +140,7 @@ fn table(notes: &[(u64, String)]) -> String {
     table.add_row(["SEQ", "MADE AT", "HASH"]);
     for (seq, note) in notes {
         let [at, hash] = match Checkpoint::read(note) {
-            Ok(read) => {
-                [humantime::format_rfc3339_millis(read.at).to_string(), read.head.hash.to_string()]
-            }
+            Ok(read) => [rfc3339::millis(read.at).to_string(), read.head.hash.to_string()],
             Err(error) => ["-".to_owned(), error.to_string()],
         };
         table.add_row([seq.to_string(), at, hash]);

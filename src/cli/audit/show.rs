@@ -13,6 +13,7 @@ use crate::{
     },
     config::problem::escaped,
     store::{Entry, Filter, Impact, MOST_SHOWN},
+    telemetry::rfc3339,
 };
 
 /// Entries that are shown if nobody says how many.
@@ -153,7 +154,7 @@ fn row(entry: &Entry) -> [String; HEADINGS.len()] {
     let second = entry.second.as_ref().map(|second| format!(", approved by {second}"));
     [
         entry.seq.to_string(),
-        humantime::format_rfc3339_millis(entry.at).to_string(),
+        rfc3339::millis(entry.at).to_string(),
         format!("{}{role}{}", actor.name, second.unwrap_or_default()),
         entry.kind.clone(),
         entry.service.clone().unwrap_or_else(|| "-".to_owned()),

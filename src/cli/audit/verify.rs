@@ -22,6 +22,7 @@ use crate::{
         Checkpoint, Fault, Hash, Head, MAX_LINE_BYTES, NoteError, PublicKey, Reader, StoreError,
         Verification, Verifier, verify_export,
     },
+    telemetry::rfc3339,
 };
 
 /// How a database of SQLite begins.
@@ -243,7 +244,7 @@ fn report(shown: &str, verification: &Verification, after: u64, noted: Option<&N
 
 fn compared(noted: &Noted, verification: &Verification, lines: &mut Vec<String>) {
     let Checkpoint { head, at, .. } = &noted.checkpoint;
-    let at = humantime::format_rfc3339_seconds(*at);
+    let at = rfc3339::seconds(*at);
     // A checkpoint with another signature was not compared with, which is among the faults.
     let is_refused = verification.faults.iter().any(|fault| matches!(fault, Fault::Note { .. }));
     if is_refused {
@@ -350,7 +351,7 @@ fn as_json(path: &Path, verification: &Verification, after: u64, noted: Option<&
         json!({
             "seq": checkpoint.head.seq,
             "hash": checkpoint.head.hash,
-            "at": humantime::format_rfc3339_millis(checkpoint.at).to_string(),
+            "at": rfc3339::millis(checkpoint.at).to_string(),
             "signature_checked": is_key_given,
         })
     });

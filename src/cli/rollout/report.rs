@@ -5,13 +5,12 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use humantime::format_rfc3339_seconds;
-
 use crate::{
     admin::model::{Rollout, RolloutEntry, RolloutStep},
     cli::columns::{aligned, table},
     control::controller::percent,
     rollout::{BreakIn, On, Phase},
+    telemetry::rfc3339,
 };
 
 /// A rollout with its steps, gates and what it waits for.
@@ -128,7 +127,7 @@ fn broken_into(leave: &BreakIn) -> String {
     let windows = [std::slice::from_ref(window), also].concat().join(", ");
     let and = second.as_ref().map_or_else(String::new, |second| format!(" and {second}"));
     let until = until_unix_ms.map_or_else(String::new, |until| {
-        format!(", until {}", format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(until)))
+        format!(", until {}", rfc3339::seconds(UNIX_EPOCH + Duration::from_millis(until)))
     });
     format!("it may grow in the window {windows}{until}, which {by}{and} broke into: {reason}")
 }

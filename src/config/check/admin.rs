@@ -2,14 +2,26 @@
 
 use super::{Finding, file_name, label, tls};
 use crate::config::{
-    TokenHash,
+    TokenHash, actor,
     holder::is_same_holder,
     problem::FieldPath,
     schema::{Admin, Token},
 };
 
-/// Checks where a token is.
+/// Refuses a name under which the journal has what nobody asked for.
+fn own_name(name: &str, path: &FieldPath, found: &mut Vec<Finding>) {
+    if actor::ALL.iter().any(|own| is_same_holder(own, name)) {
+        let message = format!(
+            "the journal names Tidegate's own decisions so ({}); write another name, such as that of a person or a pipeline",
+            actor::ALL.join(", ")
+        );
+        found.push(Finding::new(path.key("name"), message));
+    }
+}
+
+/// Checks the name of a token, and where it is.
 pub(super) fn token(token: &Token, path: &FieldPath, found: &mut Vec<Finding>) {
+    own_name(&token.name, path, found);
     match (&token.file, &token.hash) {
         (Some(file), None) => file_name(&file.to_string_lossy(), path.key("file"), found),
         (None, Some(hash)) => {
@@ -39,6 +51,7 @@ pub(super) fn encryption(admin: &Admin, path: &FieldPath, found: &mut Vec<Findin
         if let Err(message) = label(&holder.name, "") {
             found.push(Finding::new(path.key("name"), message));
         }
+        own_name(&holder.name, &path, found);
         let tokens = admin.tokens.iter().map(|token| &token.name);
         let before = admin.certificates[..index].iter().map(|other| &other.name);
         let mut others = tokens.chain(before);
@@ -114,6 +127,17 @@ mod tests {
                 ),
                 "certificates[0].name",
                 "another holder",
+            ),
+            // Regression: an entry of such a holder looked like one of Tidegate itself.
+            (
+                "tokens: [ { name: Verdict, file: f } ]".to_owned(),
+                "tokens[0].name",
+                "own decisions",
+            ),
+            (
+                format!("{tls}, certificates: [ {{ name: rollout, subject: CN=a }} ]"),
+                "certificates[0].name",
+                "own decisions",
             ),
             (
                 "tokens: [ { name: alice, file: f }, { name: Alice, file: g } ]".to_owned(),

@@ -3,7 +3,7 @@
 use super::{Finding, label, no_such};
 use crate::config::{
     problem::{FieldPath, closest},
-    schema::{Config, Window, time_zone, time_zone_names},
+    schema::{Config, READ_ONLY, Window, time_zone, time_zone_names},
 };
 
 /// Checks the windows of `config`.
@@ -12,6 +12,12 @@ pub(super) fn check(config: &Config, found: &mut Vec<Finding>) {
     for (index, window) in config.windows.iter().enumerate() {
         let path = windows.index(index);
         if let Err(message) = label(&window.name, "") {
+            found.push(Finding::new(path.key("name"), message));
+        }
+        if window.name == READ_ONLY {
+            let message = format!(
+                "`{READ_ONLY}` is what read-only mode is called where it freezes growth; write another name"
+            );
             found.push(Finding::new(path.key("name"), message));
         }
         if config.windows[..index].iter().any(|other| other.name == window.name) {
@@ -120,7 +126,8 @@ mod tests {
 - { name: 'a b', freeze: true, from: 2026-12-24 18:00, to: 2026-12-24 18:00, zone: UTC }
 - { name: c, freeze: true, from: 2026-12-24 18:00, zone: UTC }
 - { name: d, freeze: true, every: friday evening, from: tomorrow, zone: UTC }
-- { name: e, allow: true, every: \"fri 18:00-23:59\", to: 2026-12-24 18:00 }"
+- { name: e, allow: true, every: \"fri 18:00-23:59\", to: 2026-12-24 18:00 }
+- { name: read-only, allow: true, every: \"fri 18:00-23:59\", zone: UTC }"
             ),
             "\
 5:3: windows[0]: neither frozen nor allowed; write freeze: true or allow: true
@@ -137,7 +144,8 @@ mod tests {
 8:3: windows[3]: it never ends; write to: 2026-12-27 06:00
 9:35: windows[4].every: `friday evening` is not a weekly span: `friday` is no day; write days and times, such as fri,sat 18:00-23:59, mon-fri 22:00-06:00 or daily 00:00-24:00
 9:57: windows[4].from: `tomorrow` is not a date with a time; write it as 2026-12-24 18:00
-10:3: windows[5].zone: missing; add `zone: Europe/Malta`"
+10:3: windows[5].zone: missing; add `zone: Europe/Malta`
+11:11: windows[6].name: `read-only` is what read-only mode is called where it freezes growth; write another name"
         );
     }
 }

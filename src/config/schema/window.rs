@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::{pattern::NAME, units};
 
+/// What read-only mode is called where it freezes growth as a window does, in the API and the journal.
+pub const READ_ONLY: &str = "read-only";
+
 /// A window of changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

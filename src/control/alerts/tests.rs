@@ -22,7 +22,7 @@ fn posted(alerts: &Alerts, now: SystemTime) -> Vec<Posted> {
 /// Name and version of each alert, and whether it fires.
 fn sent(alerts: &Alerts, now: SystemTime) -> Vec<(String, String, bool)> {
     let label = |alert: &Posted, key| alert.labels.get(key).cloned().unwrap_or_default();
-    let shown = humantime::format_rfc3339_millis(now).to_string();
+    let shown = crate::telemetry::rfc3339::millis(now).to_string();
     let each = posted(alerts, now).into_iter();
     each.map(|a| (label(&a, "alertname"), label(&a, "version"), a.ends_at > shown)).collect()
 }

@@ -11,6 +11,7 @@ use crate::{
         events::{EventDetails, EventKind},
         state::ControlState,
     },
+    telemetry::rfc3339,
 };
 
 /// Number of versions that the event of a reload names; the others are only counted.
@@ -31,7 +32,7 @@ impl Controller {
             returned.filter(|((service, version), _)| !old.has_version(service, version));
         let returned: Vec<_> = returned.map(|(place, e)| (place.clone(), e.clone())).collect();
         for ((service, version), Ejection { since, by, reason, verdict }) in returned {
-            let at = humantime::format_rfc3339_seconds(since).to_string();
+            let at = rfc3339::seconds(since).to_string();
             tracing::warn!(
                 service,
                 version,

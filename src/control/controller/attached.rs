@@ -16,6 +16,7 @@ use super::{
     splits::{Splits, splits, tell_all},
 };
 use crate::{
+    config::actor,
     control::{
         fences::first_epoch,
         kept::{GENERATIONS_AHEAD, KeptRows},
@@ -25,6 +26,7 @@ use crate::{
         },
     },
     store::{Actor, Draft, Journal, StateChange},
+    telemetry::rfc3339,
 };
 
 /// Most rows of the state that an entry names because they are gone.
@@ -89,7 +91,7 @@ impl Controller {
     /// Takes over the state that a journal has, by the rules of a reload. Returns what no longer applies.
     pub fn resume_from(&mut self, rows: &ControlState) -> Dropped {
         let rows = rows.clone().ahead(GENERATIONS_AHEAD);
-        self.inherit_as(rows.fenced_from(first_epoch(self.started.1)), "restart")
+        self.inherit_as(rows.fenced_from(first_epoch(self.started.1)), actor::RESTART)
     }
 
     /// Writes into the entry what is in force of all services, and the weights that were in force, of those
@@ -127,7 +129,7 @@ impl Controller {
     /// The entry of the one decision in `part`, if it is one of an operator or a verdict.
     fn decision_of(&self, part: &ControlState) -> Option<Draft> {
         let entry = |kind, service: &str, by: &str, reason: &str, at| {
-            let at = humantime::format_rfc3339_seconds(at);
+            let at = rfc3339::seconds(at);
             let since = format!("decided at {at}, when there was no journal");
             let reason = if reason.is_empty() { since } else { format!("{reason} ({since})") };
             let actor = Actor { name: by.to_owned(), role: "unknown".to_owned(), address: None };

@@ -15,7 +15,10 @@ use super::{
 };
 use crate::{
     analysis::{Advised, Arms, OutageChange, Record, Tally, Title, Verdict},
-    config::schema::{Mode, OnMistake},
+    config::{
+        actor,
+        schema::{Mode, OnMistake},
+    },
     control::{
         evaluator::{Advice, CanaryFinding, Found},
         events::{EventDetails, EventKind, way_back},
@@ -201,7 +204,7 @@ impl Controller {
         let key = (suspect.service.to_string(), suspect.version.to_string());
         let ejection = Ejection {
             since: SystemTime::now(),
-            by: "verdict".to_owned(),
+            by: actor::VERDICT.to_owned(),
             reason: suspect.verdict.reason.clone(),
             verdict: Some((suspect.route.clone().map(String::from), suspect.verdict.clone())),
         };
@@ -224,7 +227,7 @@ impl Controller {
             let route = suspect.route.as_deref();
             self.evaluator.follow_players(service, &suspect.version, route, now);
         }
-        let by = Some("verdict".to_owned());
+        let by = Some(actor::VERDICT.to_owned());
         let matter = EventDetails { by, ..EventDetails::of_suspect(suspect.clone()) };
         let generation = self.commit(prepared, Some((EventKind::Ejected, matter)));
         let CanaryFinding { service, version, route, verdict, .. } = &suspect;
@@ -519,7 +522,7 @@ impl Controller {
 
 /// Who made a change that a verdict caused.
 fn by_verdict() -> Actor {
-    Actor { name: "verdict".to_owned(), ..Actor::system() }
+    Actor { name: actor::VERDICT.to_owned(), ..Actor::system() }
 }
 
 /// A sentence that both arms `fail` or `failed`, with their counts.

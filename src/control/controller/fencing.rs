@@ -17,7 +17,7 @@ use super::{
     one_writer::{is_required, largest},
 };
 use crate::{
-    config::{Config, schema, units::Weight},
+    config::{Config, actor, schema, units::Weight},
     control::{
         carried::{SetWeights, WhySet},
         earlier::Earlier,
@@ -112,6 +112,7 @@ impl Controller {
             }
             Change::FileTaken { .. } => {
                 self.refuse_split_writes(config, then)?;
+                self.refuse_reclassed(config)?;
                 let gone = self.state.fences().iter().find_map(|(service, mark)| {
                     let writer = mark.writer.as_ref()?;
                     let is_gone = self.config.has_version(service, writer)
@@ -346,7 +347,7 @@ pub(super) fn held_by_fences(
         let held = SetWeights {
             set: IndexMap::from([(writer, Weight::ONE)]),
             file: service.weights.clone(),
-            why: Some(WhySet::new("fence", reason, at)),
+            why: Some(WhySet::new(actor::FENCE, reason, at)),
             before,
             earlier,
         };

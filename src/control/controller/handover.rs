@@ -6,7 +6,7 @@ use super::{
     Controller, Dropped, fencing::told, leavers, reload::what_a_file_ends, served::without_versions,
 };
 use crate::{
-    config::Config,
+    config::{Config, actor},
     control::{
         carried::Replacement,
         events::{EventDetails, EventKind},
@@ -64,7 +64,7 @@ impl Controller {
     /// Continues from the state of another process. Weights that were set there are kept by the rules of a
     /// reload, and generations are higher than its own.
     pub fn inherit(&mut self, carried: ControlState) -> Dropped {
-        self.inherit_as(carried, "takeover")
+        self.inherit_as(carried, actor::TAKEOVER)
     }
 
     /// As [`Controller::inherit`]; `by` says how the state came here.

@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 use super::Controller;
 use crate::{
     analysis::{HeldBack, Verdict},
-    config::schema::Mode,
+    config::{actor, schema::Mode},
     control::{
         evaluator::{CanaryFinding, Found},
         events::{EventDetails, EventKind},
@@ -157,7 +157,7 @@ impl Controller {
         }
         let ejection = Ejection {
             since: SystemTime::now(),
-            by: "verdict".to_owned(),
+            by: actor::VERDICT.to_owned(),
             reason: String::new(),
             verdict: Some((suspect.route.clone().map(String::from), suspect.verdict.clone())),
         };

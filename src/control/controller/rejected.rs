@@ -291,6 +291,19 @@ pub enum Rejected {
         /// Which have them, and what to do.
         why: String,
     },
+    /// A file that makes writes of reads, while some are in flight that began before another such file.
+    #[error(
+        "services.{service}: the file adds its fence or makes writes of what was read before, and {version} still has \
+         {left} request(s) in flight that began before an earlier file that did so; try again when they have ended"
+    )]
+    StillReclassed {
+        /// The service.
+        service: String,
+        /// The version.
+        version: String,
+        /// How many.
+        left: u64,
+    },
     /// A file without the version that has the writes of a service.
     #[error(
         "services.{service}: `{version}` has the writes, and they move only behind the fence (`fence.required`); \

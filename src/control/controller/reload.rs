@@ -160,6 +160,7 @@ impl Controller {
             reason = format!("{reason}; {more}");
         }
         let matter = EventDetails { reason, journal: moment.entry, ..EventDetails::default() };
+        self.tell_reads(prepared.snapshot());
         let generation = self.commit(prepared, Some((EventKind::Configuration, matter)));
         self.decided = generation;
         self.in_force.send_replace(Arc::clone(&self.config));

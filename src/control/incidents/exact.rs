@@ -10,7 +10,7 @@ use crate::{
         Earlier, Evidence, Happened, Id, Incident, Kind, Moments, Opened, RateCurve, Review,
         ReviewedStep, Role, State, Sums, VersionCurve,
     },
-    telemetry::rates::Rates,
+    telemetry::{rates::Rates, rfc3339},
 };
 
 const VERSIONS: [&str; 2] = ["v1", "v2"];
@@ -145,7 +145,7 @@ impl Story {
     }
 
     fn happened(&self) -> Happened {
-        let began = humantime::format_rfc3339_millis(at(self.step)).to_string();
+        let began = rfc3339::millis(at(self.step)).to_string();
         let step = ReviewedStep {
             step: 1,
             share: 0.05,

@@ -7,7 +7,7 @@ use crate::rollout::{
     event::Action,
     phase::{On, Phase},
     split::{Weights, inherited, share, with_share, without},
-    state::{Entry, Missing, Outcome, Progress, Ramp},
+    state::{Entry, Missing, Outcome, Ramp},
 };
 
 impl Run {
@@ -184,7 +184,7 @@ impl Run {
                 self.end(Outcome::Aborted);
             }
             _ => {
-                self.state.progress = Progress::default();
+                self.state.progress = self.state.progress.anew();
                 self.warn(format!(
                     "{why}: the rollout is paused; resume it to set the weight of its step again, or abort it to keep these"
                 ));

@@ -5,7 +5,7 @@ use crate::{
     config::schema::{GateQuestion, Step},
     rollout::{
         event::{Action, Observed},
-        gate::{Decision, GateReply, Patience, Reply, decide},
+        gate::{Decision, GateReply, Patience, Reply, approval, decide},
         phase::{On, Phase},
         split::with_share,
         state::{Missing, Outcome, Progress},
@@ -83,7 +83,11 @@ impl Run {
         let before = self.before(&step);
         if before.as_ref().map_or(true, Vec::is_empty) {
             let replies = self.replies();
-            self.judged_by(&replies, |gate| matches!(gate.question, GateQuestion::Smoke(_)));
+            self.judged_by(&replies, |gate| match gate.question {
+                GateQuestion::Smoke(_) => true,
+                GateQuestion::Approval => before.is_err(),
+                _ => false,
+            });
         }
         match before {
             Err(why) => self.back(On::Guardrail, Outcome::RolledBack, ITSELF, why, false),
@@ -94,10 +98,22 @@ impl Run {
 
     /// What is missing until the weight of `step` is set; or why the rollout goes back.
     fn before(&self, step: &Step) -> Result<Vec<Missing>, String> {
+        self.refused(step)?;
         let mut missing = self.smoke_before(self.state.step).map_err(|(_, why)| why)?;
         missing.extend(self.closed(step));
         missing.extend(self.keeping());
         Ok(missing)
+    }
+
+    /// Why the rollout goes back if a person refused `step` before weights were set by hand, and their word is a
+    /// guardrail.
+    fn refused(&self, step: &Step) -> Result<(), String> {
+        let said = approval(self.state.progress.approval.as_ref(), self.state.second_person);
+        let asked = step.gates.iter().filter(|gate| gate.question == GateQuestion::Approval);
+        match decide(asked.map(|gate| (gate, &said, Patience::Left))) {
+            Decision::Back(_, why) => Err(why),
+            _ => Ok(()),
+        }
     }
 
     /// Shows what is missing after a command, by the replies that are shown beside it: those of the last tick.
@@ -160,7 +176,7 @@ impl Run {
         self.actions.push(Action::SetWeights(weights.clone()));
         self.state.weights = weights;
         self.state.by_hand = false;
-        self.state.progress = Progress { begun: true, ..Progress::default() };
+        self.state.progress = Progress { begun: true, ..self.state.progress.anew() };
         self.state.missing = self.minimum(step);
         self.ask(|_| true);
     }
@@ -243,6 +259,7 @@ impl Run {
             Some(next) => {
                 let open = open.map(|why| format!("; the step before had no answer of {why}"));
                 self.state.step += 1;
+                self.state.progress = Progress::default();
                 self.enter(&next, &open.unwrap_or_default());
             }
             None => {

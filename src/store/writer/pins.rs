@@ -21,10 +21,13 @@ impl Writer {
             let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
             #[cfg(test)]
             sqlite::limit(connection, &self.shared.max_pages);
-            pins::commit(connection, &changes).map_err(|error| {
-                self.connection = None;
-                error.into()
-            })
+            match pins::commit(connection, &changes) {
+                Ok(()) => self.look(true),
+                Err(error) => {
+                    self.connection = None;
+                    Err(error.into())
+                }
+            }
         });
         // Whoever asked may have gone.
         let _ = answer.send(kept.map_err(|why| Unkept { why, changes }));

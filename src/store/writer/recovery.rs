@@ -12,7 +12,6 @@ use crate::store::{
     chain::{self, Head},
     entry::{Actor, Draft, Stamp},
     error::StoreError,
-    folder::FileId,
     hash::Hash,
     sqlite::{self, Access, Undo},
 };
@@ -49,15 +48,7 @@ impl Writer {
     /// Opens the connection unless it is open, and begins a commit. Entries are sealed after this, since it
     /// may have to wait for another connection.
     pub(super) fn begin(&mut self) -> Result<(), StoreError> {
-        // SQLite would go on in a file that nobody finds again.
-        let path = self.folder.journal();
-        if self.connection.is_some() && FileId::of(&path) != self.file {
-            self.connection = None;
-            let why = "its file was deleted or replaced while it was written".to_owned();
-            let error = StoreError::Damaged { path, why };
-            self.shared.fails(error.to_string());
-            return Err(error);
-        }
+        self.look(false)?;
         self.open()?;
         let Some(connection) = &self.connection else { return Err(StoreError::Closed) };
         let begun = sqlite::begin(connection);
@@ -76,7 +67,7 @@ impl Writer {
             if head != self.head {
                 return Err(self.differs(head));
             }
-            self.connection = Some(connection);
+            self.use_from_now(connection);
             return Ok(());
         };
         let line = sqlite::line(&connection, doubt.last.seq)?;
@@ -100,7 +91,7 @@ impl Writer {
             return Err(self.differs(head));
         }
         self.doubt = None;
-        self.connection = Some(connection);
+        self.use_from_now(connection);
         Ok(())
     }
 
@@ -117,7 +108,7 @@ impl Writer {
         } else if head != self.head {
             return Err(self.differs(head));
         }
-        self.connection = Some(connection);
+        self.use_from_now(connection);
         Ok(head == last)
     }
 
@@ -126,8 +117,9 @@ impl Writer {
         if matches!(self.shared.ending(), Ending::Unknown | Ending::Gone) {
             return Err(StoreError::Closed);
         }
+        self.refuse_cut_off()?;
         let connection = sqlite::open(path, Access::Write)?;
-        self.file = FileId::of(path);
+        self.examine(&connection)?;
         Ok(connection)
     }
 

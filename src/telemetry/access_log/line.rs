@@ -143,7 +143,7 @@ impl Lines {
         if second != self.stamp_second || self.stamp.is_empty() {
             self.stamp.clear();
             let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(second);
-            let _ = write!(self.stamp, "{}", humantime::format_rfc3339_seconds(time));
+            let _ = write!(self.stamp, "{}", crate::telemetry::rfc3339::seconds(time));
             self.stamp.pop(); // the Z
             self.stamp_second = second;
         }

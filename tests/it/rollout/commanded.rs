@@ -123,6 +123,14 @@ fn a_command_that_is_not_possible_says_what_is() {
         detail.contains("start one with `tidegate rollout start game-api VERSION`"),
         "{detail}"
     );
+    // Regression: it was told that there had been none since the journal began, whatever the service had before.
+    let mut admin = stage.proxy.admin();
+    let none = admin.get(ROLLOUT).host("localhost").send();
+    let told = none.json()["detail"].as_str().expect("a text").to_owned();
+    assert!(
+        none.status == 404 && told.contains("`tidegate audit show --service game-api`"),
+        "{told}"
+    );
     let (status, detail) = refused(ROLLOUT, json!({ "to": "v2" }));
     assert_eq!((status, detail.contains("no plan is named")), (422, true), "{detail}");
     let (status, detail) = refused(ROLLOUT, json!({ "to": "v2", "plan": "careful" }));

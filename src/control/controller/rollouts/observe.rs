@@ -8,7 +8,7 @@ use std::{
 use super::{Controller, Live, RolloutAsked, RolloutChange, itself};
 use crate::{
     analysis::{Numbers, Verdict},
-    config::schema::{GateQuestion, Slo, UtcTime},
+    config::schema::{GateQuestion, READ_ONLY, Slo, UtcTime},
     control::{
         controller::{ChangeHead, Rejected, modes::mode_of},
         reach::Reach,
@@ -23,9 +23,6 @@ use crate::{
 
 /// Share of the endpoints of a version, of those known, that must serve so that it is ready for its load.
 const READY: f64 = 0.5;
-
-/// What read-only mode is called where it freezes growth as a window does.
-const READ_ONLY: &str = "read-only";
 
 /// Most hindrances that are reported between two transitions.
 const MOST_TOLD: usize = 16;

@@ -218,7 +218,7 @@ impl Controller {
     ) {
         let Rollout { service, to, .. } = rollout;
         let Entry { on, from, to: phase, by, reason, step, .. } = entry;
-        let (step, share, what) = (step + 1, rollout.share(), entry.decided());
+        let (step, share, what) = (step + 1, rollout.share_served(), entry.decided());
         tracing::info!(
             service, version = to, what, %from, %phase, step, share, by, second, reason, "rollout"
         );

@@ -6,10 +6,13 @@
 use std::time::SystemTime;
 
 use super::Controller;
-use crate::rollout::{Event, Phase};
+use crate::{
+    config::actor,
+    rollout::{Event, Phase},
+};
 
 /// Who pauses them.
-const RESTORE: &str = "restore";
+const RESTORE: &str = actor::RESTORE;
 
 impl Controller {
     /// Pauses the rollouts in progress, because the state is that of a backup.

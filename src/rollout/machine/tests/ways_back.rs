@@ -230,6 +230,43 @@ fn weights_by_hand_pause_it_and_say_so() {
     assert_eq!(stage.rollout.progress.watched_ms, 0, "the step begins anew");
 }
 
+/// Regression: the step began anew without the refusal, as if nobody had said anything.
+#[test]
+fn a_refusal_of_the_step_survives_weights_by_hand() {
+    let refuse = || Event::Approve { by: "ana".into(), approves: false, reason: "too slow".into() };
+    let resume = || Event::Resume { by: "bo".into(), reason: String::new() };
+    let by_hand = |stage: &mut Stage| {
+        stage.send(refuse());
+        stage.set_by_hand(&[("v41", 70.0), ("v42", 30.0)]);
+        stage.send(resume());
+        stage.pass().wait(1_000);
+    };
+    let mut stage = halfway();
+    by_hand(&mut stage);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Holding, 0.5));
+    let missing = stage.rollout.missing.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(missing, ["approval (fail: ana does not approve: too slow)"]);
+    stage.send(Event::Approve { by: "ana".into(), approves: true, reason: String::new() });
+    stage.tick(1);
+    assert_eq!(stage.phase(), Phase::Baking, "she changed her mind");
+    assert_eq!(stage.rollout.progress.approval, None, "of the step before");
+    // An approval is of what was seen until then.
+    let mut stage = halfway();
+    stage.send(Event::Approve { by: "ana".into(), approves: true, reason: String::new() });
+    stage.set_by_hand(&[("v41", 70.0), ("v42", 30.0)]);
+    assert_eq!(stage.rollout.progress.approval, None);
+    // Where it is a guardrail, the version gets no players again.
+    let plan = r#"[ { "weight": "50%", "for": "10m", "gates": [ { "approval": { "kind": "guardrail" } } ] },
+        { "weight": "100%" } ]"#;
+    let mut stage = Stage::new(plan);
+    stage.tick(1);
+    by_hand(&mut stage);
+    assert_eq!((stage.phase(), stage.weights()), (Phase::RolledBack, weights(&[("v41", 100.0)])));
+    assert_eq!(stage.rollout.cause, "approval fails: ana does not approve: too slow");
+    let before = stage.rollout.entries.iter().filter(|entry| entry.on == On::Grow).count();
+    assert_eq!(before, 1, "the step did not begin again");
+}
+
 #[test]
 fn an_ejection_ends_it_without_players_on_the_version() {
     let before = weights(&[("v41", 90.0), ("v42", 10.0)]);
@@ -248,6 +285,8 @@ fn without_a_version_to_go_back_to_it_waits() {
     stage.send(eject("v41"));
     assert_eq!(stage.phase(), Phase::Paused);
     assert!(stage.try_send(rollback(false)).is_err());
+    // Regression: half of the players were shown, while all of them were on it.
+    assert_eq!((stage.rollout.share(), stage.rollout.share_served()), (0.5, 1.0));
     let resume = || Event::Resume { by: "bo".into(), reason: String::new() };
     assert!(stage.try_send(resume()).is_err());
     let mut other = stage.clone();
