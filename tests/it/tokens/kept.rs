@@ -131,4 +131,6 @@ fn a_takeover_while_the_url_fails_hands_the_keys_over() {
     kill_process(old, Signal::USR2).expect("it runs");
     eventually("another process serves", || pid().is_some_and(|pid| pid != before));
     assert_eq!(ask(&mut process.connect(), "/bets/1", &token).0, 200, "{}", process.log());
+    let issuer = status().expect("it serves")["issuers"][0].clone();
+    assert_eq!((&issuer["name"], &issuer["keys"]), (&json!("players"), &json!(1)), "{issuer}");
 }
