@@ -360,11 +360,14 @@ impl Preparing {
 /// Fields that differ between `at_start` and `new`, and are read only at the start.
 fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
     let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
+    let has_tls = |c: &Config| c.admin.as_ref().is_some_and(|a| a.tls.is_some());
     let format = |c: &Config| -> schema::LogFormat { c.log.format };
     [
         ("workers", at_start.workers != new.workers),
         ("listen", at_start.listen != new.listen),
         ("admin.address", admin(at_start) != admin(new)),
+        // Only the files that it names are read again.
+        ("admin.tls", has_tls(at_start) != has_tls(new)),
         ("state", at_start.state != new.state),
         ("resolver", at_start.resolver != new.resolver),
         ("log.format", format(at_start) != format(new)),
@@ -373,4 +376,28 @@ fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: `admin.tls` that a reload added or removed was reported as taken over, and was not.
+    #[test]
+    fn tls_of_the_admin_endpoint_waits_for_the_next_start() {
+        let config = |admin: &str| {
+            let text = format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\nadmin: {{ address: 127.0.0.1:0{admin} }}\n\
+                 services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n\
+                 routes: [ {{ service: a }} ]\n"
+            );
+            crate::config::parse(&text).unwrap_or_else(|problems| panic!("{problems}"))
+        };
+        let tls = |cert: &str| {
+            config(&format!(", tls: {{ certificates: [ {{ cert: {cert}, key: k.pem }} ] }}"))
+        };
+        assert_eq!(needs_restart(&config(""), &tls("a.pem")), ["admin.tls"]);
+        assert_eq!(needs_restart(&tls("a.pem"), &config("")), ["admin.tls"]);
+        assert_eq!(needs_restart(&tls("a.pem"), &tls("b.pem")), [""; 0]);
+    }
 }
