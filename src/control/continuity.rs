@@ -107,12 +107,13 @@ impl ControlPlane {
 
     /// Continues with the pieces of the process before. Must come before this process judges.
     pub fn inherit_past(&self, pieces: &[Vec<u8>]) {
+        let registry = Arc::clone(self.controller().registry());
         let (mut time, mut evidence) = (Duration::ZERO, Vec::new());
         for piece in pieces {
             match serde_json::from_slice(piece) {
                 Ok(Piece::IssuerKeys { url, document: text, age, is_confirmed }) => {
                     let document = KeyDocument { text, came: ago(age), is_confirmed };
-                    self.controller().registry().adopt_keys(&url, document);
+                    registry.adopt_keys(&url, document);
                 }
                 Ok(Piece::JudgingTime(at)) => time = at,
                 Ok(Piece::Evidence(of)) => evidence.push(*of),
