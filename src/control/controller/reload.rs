@@ -15,6 +15,7 @@ use super::{
     certificates::waiting,
     changed::what_changed,
     fencing::held_by_fences,
+    holders,
     leavers::without_leavers,
     logs::{OpenedLog, open_log},
     prepare::{Inputs, Prepared},
@@ -22,7 +23,7 @@ use super::{
     weights::keeps_override,
 };
 use crate::{
-    config::{Config, LoadError, Loaded, blame, schema},
+    config::{AdminToken, Config, LoadError, Loaded, blame, schema},
     control::{
         carried::SetWeights,
         events::{EventDetails, EventKind},
@@ -122,7 +123,8 @@ impl Controller {
         let PreparedFile { loaded, changed, tls, clients, access_log, .. } = file;
         let renewed = self.renews(&tls);
         let Some((prepared, ended)) = prepared else {
-            self.tokens = loaded.tokens;
+            let config = Arc::clone(&self.config);
+            self.replace_callers(loaded.tokens, &config);
             (self.tls, self.clients) = (tls, clients);
             if !renewed {
                 return Ok((Reloaded::Unchanged, true));
@@ -133,7 +135,7 @@ impl Controller {
         };
         let new = Arc::new(loaded.config);
         let replaced = self.replaced(&ended, &prepared, &new);
-        self.tokens = loaded.tokens;
+        self.replace_callers(loaded.tokens, &new);
         (self.tls, self.clients) = (tls, clients);
         self.reloads.waiting = needs_restart(&self.at_start, &new);
         for field in &self.reloads.waiting {
@@ -186,6 +188,15 @@ impl Controller {
         self.reloads.warnings = warnings;
         self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
+    }
+
+    /// Lets the holders of `tokens` and of the certificates of `config` call the admin API, and others no more.
+    fn replace_callers(&mut self, tokens: Vec<AdminToken>, config: &Config) {
+        let is_same = self.tokens == tokens && self.holders() == holders(config);
+        self.tokens = tokens;
+        if !is_same {
+            self.callers_changed.send_replace(());
+        }
     }
 
     /// Prepares `file`, and returns what it ends; `None` if it is the one in force.
