@@ -227,8 +227,17 @@ fn without_keys_tokens_are_not_judged_and_the_last_good_ones_stay() {
     let token = issuer.bearer("ada");
     assert_eq!(ask(&mut client, "/bets/1", &token), (503, "token_keys".to_owned()));
     assert_eq!(client.get("/bets/1").send().status, 401, "no keys are needed to see no token");
+    let get = |path: &str| proxy.admin().get(path).host("localhost").send();
+    let ready = get("/readyz");
+    assert_eq!((ready.status, ready.text()), (200, "ready\nno keys of issuers: players\n"));
+    let status = get("/v1/status").json()["issuers"][0].clone();
+    let error = "500 Internal Server Error";
+    assert_eq!((&status["keys"], &status["last_error"]), (&json!(null), &json!(error)), "{status}");
+    eventually("it is an event", || told(&proxy, "jwt_missing").len() == 1);
     works.store(true, SeqCst);
     eventually("they come", || ask(&mut client, "/bets/1", &token).0 == 200);
+    assert_eq!(get("/readyz").text(), "ready\n");
+    eventually("it is an event", || told(&proxy, "jwt_restored").len() == 1);
     works.store(false, SeqCst);
     let failed = "tidegate_jwks_fetches_total{jwt=\"players\",result=\"error\"}";
     let before = metric(&proxy, failed);
