@@ -27,7 +27,7 @@ use crate::{
     control::{
         Controller,
         controller::{Dropped, Start},
-        fences,
+        fences, read_kept_keys,
         tasks::ControlPlane,
     },
     health::resolve::resolving,
@@ -196,6 +196,9 @@ impl App {
             None => None,
         };
         keys.iter().for_each(|keys| registry.keep_keys(keys.clone()));
+        let state = config.state.as_ref().map(|state| state.folder());
+        let kept = state.map(|state| read_kept_keys(state, &config)).unwrap_or_default();
+        kept.into_iter().for_each(|(url, document)| registry.adopt_keys(&url, document));
         let target = config.access_log.as_ref().zip(access_log.as_ref());
         let target = target.map(|(c, log)| AccessLog { sample: c.sample, sender: log.sender() });
         let fences = fences::first(&config, SystemTime::now());

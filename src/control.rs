@@ -23,6 +23,7 @@ mod jwks;
 mod kept;
 mod kept_keys;
 mod key_files;
+mod key_folder;
 pub mod living;
 pub mod overtaken;
 pub mod pins;
@@ -43,3 +44,4 @@ pub mod webhook;
 mod whole_file;
 
 pub use controller::{Asked, Controller, Rejected, Reloaded, WeightsChange};
+pub use key_folder::read_kept_keys;

@@ -13,3 +13,4 @@ pub mod rate;
 pub mod read_only;
 pub mod retry;
 pub mod token;
+pub mod unknown_key;

@@ -14,6 +14,7 @@ mod fence;
 mod hold;
 mod issuer_keys;
 mod kept_answer;
+mod key_documents;
 mod key_health;
 mod key_log;
 mod keys;
@@ -45,8 +46,9 @@ pub use self::{
     evidence::{AmountEvidenceCells, EvidenceCells, EvidenceState, StratumState},
     fence::{Admission, FenceState, Held, Raised, Tally, Upload},
     hold::{HeldWrite, HoldAdmission, HoldEvent, HoldState, HoldTurn},
-    issuer_keys::KeyStore,
+    issuer_keys::{KeyStore, MissingKey},
     kept_answer::KeptAnswer,
+    key_documents::{KeyDocument, KeyDocuments},
     key_health::{KeyHealth, KeyTrouble},
     key_log::{
         Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, KnownHash, KnownPrint, RowState,
@@ -94,6 +96,7 @@ pub struct Registry {
     places: States<(String, Option<String>), PlaceState>,
     latencies: States<(String, String), LatencyState>,
     issuers: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
+    key_documents: KeyDocuments,
     authorizers: States<(String, String), AuthorizerState>,
     strata: States<(String, Option<String>), StratumState>,
     evidence: States<(u32, Option<String>), EvidenceState>,
@@ -152,6 +155,7 @@ impl Registry {
             places: States::new(),
             latencies: States::new(),
             issuers: States::new(),
+            key_documents: KeyDocuments::default(),
             authorizers: States::new(),
             strata: States::new(),
             evidence: States::new(),
@@ -294,10 +298,30 @@ impl Registry {
         self.latencies.find((service.to_owned(), route.to_owned()), new)
     }
 
-    /// The keys of the issuer `name`, which come from where `jwt` says; created if unknown.
+    /// The keys of the issuer `name`, which come from where `jwt` says; created if unknown, with what its URL gave last.
     pub fn issuer_keys(&self, name: &str, jwt: &Jwt) -> Arc<KeyStore> {
         let identity = (name.to_owned(), jwt.jwks.clone(), jwt.algorithms.clone());
-        self.issuers.find(identity, KeyStore::default)
+        self.issuers.find(identity, || {
+            let store = KeyStore::default();
+            if let Some(document) = self.key_documents.find(&jwt.jwks) {
+                store.adopt(&document, &jwt.algorithms);
+            }
+            store
+        })
+    }
+
+    /// What URLs of issuers gave last.
+    pub fn key_documents(&self) -> &KeyDocuments {
+        &self.key_documents
+    }
+
+    /// Continues with what `url` gave to another process, unless newer keys are here.
+    pub fn adopt_keys(&self, url: &str, document: KeyDocument) {
+        self.key_documents.put(url, document.clone());
+        let known = self.issuers.lock();
+        for ((_, _, algorithms), store) in known.iter().filter(|((_, of, _), _)| of == url) {
+            store.adopt(&document, algorithms);
+        }
     }
 
     /// The state of the authorizer `name` as it is `written`; created if unknown, as it is when it is written otherwise.

@@ -21,8 +21,8 @@ use super::{
     in_force::modes_of,
     incidents,
     model::{
-        Decisions, Ejected, Listener, Reload, Service, Services, Shares, Status, SubjectAnswer,
-        SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
+        Decisions, Ejected, Issuer, Listener, Reload, Service, Services, Shares, Status,
+        SubjectAnswer, SubjectRequest, VersionFault, WeightsAnswer, WeightsRequest,
     },
     ready, rollout,
 };
@@ -104,6 +104,9 @@ async fn status(
         version: version.to_owned(),
         message: fault.to_string(),
     });
+    let issuers = snapshot.issuers.all().iter();
+    let issuers =
+        issuers.map(|issuer| Issuer::new(issuer, controller.config().jwt.get(&*issuer.name)));
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
@@ -120,6 +123,7 @@ async fn status(
         read_only: modes_of(&controller),
         reload: Reload::new(controller.reloads(), controller.state().stand_ins()),
         tls_faults: tls_faults.collect(),
+        issuers: issuers.collect(),
         journal: controller.journal().map(Into::into),
         takeover: controller.replacement().into(),
     };

@@ -13,7 +13,10 @@ use axum::{
 };
 use futures_util::{Stream, stream};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    select,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+};
 
 use super::{Problem, model::EventList};
 use crate::control::{Controller, events::Event, tasks::ControlPlane};
@@ -51,6 +54,8 @@ impl Default for Places {
 struct Reading {
     observatory: ControlPlane,
     news: watch::Receiver<u64>,
+    /// Changes when others may call than before: then the reader has to come again, and show who it is.
+    callers: watch::Receiver<()>,
     service: Option<String>,
     /// Number of the last event that was sent or skipped.
     last: u64,
@@ -81,9 +86,10 @@ pub(super) async fn events(
         let detail = format!("more than {STREAMS} readers of events at once; try again");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
-    let (news, newest) = {
+    let (news, newest, callers) = {
         let controller = observatory.controller();
-        (controller.events().news(), controller.events().newest())
+        let events = controller.events();
+        (events.news(), events.newest(), controller.callers_changed())
     };
     // A client that reconnects sends its last event; a new client gets new events only.
     let last = match headers.get(LAST_EVENT_ID) {
@@ -96,7 +102,7 @@ pub(super) async fn events(
         None => since,
     };
     let last = last.unwrap_or(newest);
-    let reading = Reading { observatory, news, service, last, _place: place };
+    let reading = Reading { observatory, news, callers, service, last, _place: place };
     let keep_alive = KeepAlive::new().interval(SIGN_OF_LIFE);
     Ok(Sse::new(stream_of(reading)).keep_alive(keep_alive).into_response())
 }
@@ -105,13 +111,19 @@ fn stream_of(reading: Reading) -> impl Stream<Item = Result<sse::Event, Infallib
     stream::unfold(reading, async |mut reading| {
         loop {
             reading.news.borrow_and_update();
+            if reading.callers.has_changed().unwrap_or(true) {
+                return None;
+            }
             if let Some(event) = reading.next() {
                 let text = serde_json::to_string(&*event).unwrap_or_default();
                 let sent = sse::Event::default().id(event.id.to_string());
                 let sent = sent.event(event.kind.label()).data(text);
                 return Some((Ok(sent), reading));
             }
-            reading.news.changed().await.ok()?;
+            select! {
+                news = reading.news.changed() => news.ok()?,
+                _ = reading.callers.changed() => return None,
+            }
         }
     })
 }

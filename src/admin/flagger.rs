@@ -3,7 +3,7 @@
 //! Flagger sends `POST` with `{name, namespace, phase, checksum, metadata}`; 200 to 202 pass, and of any other
 //! status the body is shown in the canary's events
 //! ([webhooks](https://docs.flagger.app/usage/webhooks)). It cannot send header fields, so a token may be in
-//! `metadata`.
+//! `metadata`. Only of callers who have no other token, and no certificate, is the body read before they are known.
 
 use std::{
     collections::HashMap,
@@ -83,24 +83,36 @@ async fn hook(
     let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| *peer);
     let peer = peer
         .ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "nobody knows who calls"))?;
+    let subject = extensions.get::<Subject>().map(|Subject(subject)| &**subject);
+    let admit = |headers: &HeaderMap| {
+        let controller = plane.controller();
+        let known = auth::Known { tokens: controller.tokens(), certificates: controller.holders() };
+        // No call changes anything, so any role may make it.
+        let method = if known.is_empty() { &method } else { &Method::GET };
+        let caller = auth::Caller { peer, method, uri: &uri, headers, subject };
+        auth::admit(&caller, known, plane.callers(), Instant::now()).map(drop)
+    };
+    let is_in_body = {
+        let controller = plane.controller();
+        let is_held = controller.holders().iter().any(|holder| Some(&*holder.subject) == subject);
+        !controller.tokens().is_empty() && !headers.contains_key(AUTHORIZATION) && !is_held
+    };
+    if !is_in_body {
+        admit(&headers)?;
+    }
     let call: Call = body::json(&headers, body).await?;
-    if let Some(token) = call.metadata.get("token") {
+    if let (true, Some(token)) = (is_in_body, call.metadata.get("token")) {
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
             let detail = "the token has characters that no token has";
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("metadata.token")
         })?;
         headers.insert(AUTHORIZATION, bearer);
     }
-    let controller = plane.controller();
-    let tokens = controller.tokens();
-    // No call changes anything, so any role may make it.
-    let known = auth::Known { tokens, certificates: controller.holders() };
-    let method = if known.is_empty() { method } else { Method::GET };
-    let subject = extensions.get::<Subject>().map(|Subject(subject)| &**subject);
-    let caller = auth::Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
-    auth::admit(&caller, known, plane.callers(), Instant::now())
-        .map_err(|refusal| how_to_be_let_in(refusal.into(), call.metadata.contains_key("token")))?;
-    let (status, text) = answer(&controller, &service, &kind, &call)?;
+    if is_in_body {
+        let has_token = call.metadata.contains_key("token");
+        admit(&headers).map_err(|refusal| how_to_be_let_in(refusal.into(), has_token))?;
+    }
+    let (status, text) = answer(&plane.controller(), &service, &kind, &call)?;
     Ok((status, [(CACHE_CONTROL, "no-store")], text))
 }
 

@@ -31,6 +31,12 @@ pub(super) async fn ready(State(observatory): State<ControlPlane>) -> (StatusCod
         true => String::new(),
         false => format!("nobody serves: {}\n", without.join(", ")),
     };
+    // Other routes need no tokens.
+    let issuers = controller.issuers_without_keys();
+    if !issuers.is_empty() {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "no keys of issuers: {}", issuers.join(", "));
+    }
     if snapshot.services.iter().any(scrape::has_somebody_to_ask) {
         return (StatusCode::OK, format!("ready\n{text}"));
     }

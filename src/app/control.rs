@@ -95,6 +95,8 @@ fn service(
     run.task("pins", ControlPlane::attend_pins);
     run.task("alert", ControlPlane::alert);
     run.task("plans", ControlPlane::follow_plans);
+    let begun = has_begun.clone();
+    run.task("keep-keys", move |observatory| observatory.keep_fetched_keys(begun.clone()));
     run.task("announce", move |observatory| {
         let mut has_begun = has_begun.clone();
         async move {

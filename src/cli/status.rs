@@ -69,6 +69,21 @@ fn heading(admin: &str, status: &Value) -> String {
         let (service, version, message) = (text("service"), text("version"), text("message"));
         let _ = writeln!(lines, "{service} {version}: {KEPT}: {message}");
     }
+    for issuer in status["issuers"].as_array().into_iter().flatten() {
+        let text = |field: &str| issuer[field].as_str().unwrap_or("-");
+        let (name, error) = (text("name"), text("last_error"));
+        let _ = match (issuer["keys"].as_u64(), issuer["last_error"].is_string()) {
+            (None, _) => writeln!(
+                lines,
+                "issuer {name} has no keys, so requests with its tokens get 503: {error}"
+            ),
+            (Some(0), _) => writeln!(lines, "issuer {name} has revoked all its keys"),
+            (Some(_), true) => {
+                writeln!(lines, "issuer {name}: the last good keys stay in use: {error}")
+            }
+            (Some(_), false) => Ok(()),
+        };
+    }
     for mode in status["read_only"].as_array().into_iter().flatten() {
         let text = |field: &str| mode[field].as_str();
         let subject = subject(text("service"), text("route"));
@@ -231,6 +246,12 @@ mod tests {
                 "failing": { "since": "2026-11-22T09:17:10Z", "message": "the disk is full" },
             },
             "tls_faults": [ { "service": "game-api", "version": "v41", "message": "ca.pem: bad" } ],
+            "issuers": [
+                { "name": "a", "keys": null, "age_s": null, "last_error": "503 Service Unavailable" },
+                { "name": "b", "keys": 0, "age_s": 1.5, "last_error": null },
+                { "name": "c", "keys": 2, "age_s": 700.0, "last_error": "no answer in time" },
+                { "name": "d", "keys": 2, "age_s": 7.0, "last_error": null },
+            ],
             "takeover": { "from_pid": null, "last_error": {
                 "at": "2026-11-22T09:17:10Z", "message": "the new process cannot start: bad",
             } },
@@ -248,6 +269,9 @@ THE JOURNAL IS NOT AS IT WAS WRITTEN: entry 3 was changed; `tidegate audit verif
 127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED
 127.0.0.1:8443: the previous certificates stay in use: new.pem: holds no certificate
 game-api v41: the previous certificates stay in use: ca.pem: bad
+issuer a has no keys, so requests with its tokens get 503: 503 Service Unavailable
+issuer b has revoked all its keys
+issuer c: the last good keys stay in use: no answer in time
 game-api: weights were set at runtime, and are in force whatever the file says
 wallet: weights were set at runtime by ops (test) at 2026-11-26T18:00:00Z, and are in force whatever the file says
 changed in the file, takes effect at the next start: listen, workers

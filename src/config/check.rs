@@ -13,6 +13,7 @@ mod concurrency;
 mod fence;
 mod health;
 mod idempotency;
+mod identity_warnings;
 mod jwt;
 mod limit;
 mod matching;

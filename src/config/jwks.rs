@@ -100,6 +100,11 @@ impl KeySet {
         self.keys.is_empty()
     }
 
+    /// Names of the keys, of those that have one.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter_map(|key| key.id.as_deref())
+    }
+
     /// The key that a token with this key id and algorithm was signed with. A token without a key id has the only key that fits.
     pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&DecodingKey, NoKey> {
         let mut fitting = self.keys.iter().filter(|key| key.algorithms.contains(&algorithm));

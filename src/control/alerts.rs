@@ -252,9 +252,10 @@ impl Alerts {
             EventKind::EndpointProbing | EventKind::EndpointWouldEject => {}
             // Each endpoint of the version has an alert of its own.
             EventKind::HealthPanic | EventKind::HealthPanicOver => {}
-            // People did that, and no key is lost, or they mean it.
+            // People did that, and no key is lost, or they mean it; or the rules from the metrics alert.
             EventKind::IdempotencyMoved
             | EventKind::IdempotencyForgotten
+            | EventKind::JwtMissing
             | EventKind::JwtRevoked
             | EventKind::JwtRestored => {}
             // More refused requests may be intended.

@@ -1,5 +1,5 @@
-//! What a process has measured, on its way to the one that takes over: evidence with its records, latencies, and
-//! reports of incidents that are in no file.
+//! What a process has fetched and measured, on its way to the one that takes over: keys of issuers of tokens, evidence with
+//! its records, latencies, and reports of incidents that are in no file.
 //!
 //! It goes in pieces, each of which stands for itself. A piece that cannot be read, such as one of another
 //! release, is logged and dropped: what it is about begins anew, and the takeover goes on.
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::{evaluator::CarriedEvidence, tasks::ControlPlane};
 use crate::{
     incident::Incident,
+    registry::KeyDocument,
     snapshot::Snapshot,
     telemetry::{collector::Collector, histogram::CarriedHistogram},
 };
@@ -25,6 +26,17 @@ const WRITTEN_WITHIN: Duration = Duration::from_millis(100);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Piece {
+    /// What the URL of an issuer's keys gave last.
+    IssuerKeys {
+        /// The URL.
+        url: String,
+        /// The set of keys (JWKS).
+        document: Arc<str>,
+        /// Time since the URL gave it.
+        age: Duration,
+        /// Whether this process or one that handed over to it got it from the URL.
+        is_confirmed: bool,
+    },
     /// The time on the clock of all evidence.
     JudgingTime(Duration),
     /// The evidence of one service.
@@ -49,7 +61,7 @@ struct CarriedLatency {
 }
 
 impl ControlPlane {
-    /// What this process has measured, for the next one: pieces in the order of their importance.
+    /// What this process has fetched and measured, for the next one: pieces in the order of their importance.
     pub fn carried_past(&self) -> Vec<Vec<u8>> {
         let until = Instant::now() + WRITTEN_WITHIN;
         let (time, evidence) = {
@@ -61,7 +73,10 @@ impl ControlPlane {
         let incidents = self.carried_incidents().into_iter().map(Piece::Incident);
         let mut latencies = self.latencies();
         let latencies = carried_latencies(&snapshot, &mut latencies.collector);
-        let pieces = std::iter::once(Piece::JudgingTime(time))
+        let pieces = self
+            .carried_keys()
+            .into_iter()
+            .chain([Piece::JudgingTime(time)])
             .chain(evidence)
             .chain(latencies)
             .chain(incidents);
@@ -77,11 +92,29 @@ impl ControlPlane {
         written
     }
 
+    /// Without these, all tokens of an issuer that cannot be reached would be refused.
+    fn carried_keys(&self) -> Vec<Piece> {
+        let registry = Arc::clone(self.controller().registry());
+        let each = registry.key_documents().all().into_iter();
+        let piece = |(url, document): (String, KeyDocument)| Piece::IssuerKeys {
+            url,
+            age: document.came.elapsed(),
+            document: document.text,
+            is_confirmed: document.is_confirmed,
+        };
+        each.map(piece).collect()
+    }
+
     /// Continues with the pieces of the process before. Must come before this process judges.
     pub fn inherit_past(&self, pieces: &[Vec<u8>]) {
+        let registry = Arc::clone(self.controller().registry());
         let (mut time, mut evidence) = (Duration::ZERO, Vec::new());
         for piece in pieces {
             match serde_json::from_slice(piece) {
+                Ok(Piece::IssuerKeys { url, document: text, age, is_confirmed }) => {
+                    let document = KeyDocument { text, came: ago(age), is_confirmed };
+                    registry.adopt_keys(&url, document);
+                }
                 Ok(Piece::JudgingTime(at)) => time = at,
                 Ok(Piece::Evidence(of)) => evidence.push(*of),
                 Ok(Piece::Latencies { service, latencies }) => {
@@ -91,7 +124,7 @@ impl ControlPlane {
                     self.inherit_incident(Arc::unwrap_or_clone(incident));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "unknown measurements of the process before; they begin anew");
+                    tracing::warn!(%error, "unknown keys or measurements of the process before; they begin anew");
                 }
             }
         }
@@ -114,6 +147,12 @@ impl ControlPlane {
             }
         }
     }
+}
+
+/// The moment that was `age` ago.
+fn ago(age: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(age).unwrap_or(now)
 }
 
 /// The latencies of each service of `snapshot`.

@@ -148,6 +148,8 @@ pub struct Controller {
     published: watch::Sender<u64>,
     /// Sends each configuration that comes into force.
     in_force: watch::Sender<Arc<Config>>,
+    /// Sends when others may call the admin API than before.
+    callers_changed: watch::Sender<()>,
     /// Wakes the endpoint monitor after each publication and when traffic resumes.
     stirred: Arc<Notify>,
 
@@ -231,6 +233,7 @@ impl Controller {
         let started = (start.shared.started, SystemTime::now());
         Self {
             in_force: watch::Sender::new(Arc::clone(&config)),
+            callers_changed: watch::Sender::new(()),
             at_start: Arc::clone(&config),
             config,
             hash: start.loaded.hash,
@@ -305,7 +308,12 @@ impl Controller {
 
     /// Holders of certificates that may call the admin API.
     pub fn holders(&self) -> &[Holder] {
-        self.config.admin.as_ref().map_or(&[], |admin| &admin.certificates)
+        holders(&self.config)
+    }
+
+    /// What changes when others may call the admin API than before.
+    pub fn callers_changed(&self) -> watch::Receiver<()> {
+        self.callers_changed.subscribe()
     }
 
     /// TLS of the admin endpoint, if it is encrypted.
@@ -384,4 +392,9 @@ impl Controller {
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
     }
+}
+
+/// Holders of certificates that may call the admin API by `config`.
+fn holders(config: &Config) -> &[Holder] {
+    config.admin.as_ref().map_or(&[], |admin| &admin.certificates)
 }

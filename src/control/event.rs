@@ -98,6 +98,8 @@ pub enum EventKind {
     IdempotencyMoved,
     /// A changed file makes idempotency keys unknown to their routes.
     IdempotencyForgotten,
+    /// The keys of an issuer of tokens have never come: its tokens cannot be verified.
+    JwtMissing,
     /// An issuer of tokens has no keys any more: all its tokens are refused.
     JwtRevoked,
     /// An issuer of tokens has keys again.
@@ -156,6 +158,7 @@ impl EventKind {
             Self::IdempotencyWorks => "idempotency_works",
             Self::IdempotencyMoved => "idempotency_moved",
             Self::IdempotencyForgotten => "idempotency_forgotten",
+            Self::JwtMissing => "jwt_missing",
             Self::JwtRevoked => "jwt_revoked",
             Self::JwtRestored => "jwt_restored",
         }

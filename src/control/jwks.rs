@@ -1,8 +1,9 @@
 //! Fetches the keys of issuers of tokens from their URLs.
 //!
-//! The last good keys stay in force whatever happens to an issuer.
+//! The last good keys stay in force whatever happens to an issuer. With `state` they are kept on disk, too, for the next start.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -10,11 +11,13 @@ use std::{
 use http::header::ACCEPT;
 use tokio::{
     select,
-    task::JoinSet,
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
     time::{sleep, timeout},
 };
 
 use super::{
+    key_folder,
     tasks::ControlPlane,
     webhook::{client_for, pause},
 };
@@ -24,7 +27,7 @@ use crate::{
         schema::Jwt,
     },
     http_client::{beginning, why},
-    registry::KeyStore,
+    registry::{KeyDocument, KeyStore, Registry},
 };
 
 /// Longest time of a fetch.
@@ -40,7 +43,7 @@ impl ControlPlane {
             let mut fetching = JoinSet::new();
             for (name, jwt) in config.jwt.iter().filter(|(_, jwt)| jwt.is_fetched()) {
                 let store = registry.issuer_keys(name, jwt);
-                fetching.spawn(keep(name.clone(), jwt.clone(), store));
+                fetching.spawn(keep(name.clone(), jwt.clone(), store, Arc::clone(&registry)));
             }
             // Dropping the set ends the tasks of the previous configuration.
             if in_force.changed().await.is_err() {
@@ -50,34 +53,83 @@ impl ControlPlane {
     }
 }
 
+impl ControlPlane {
+    /// Keeps what the URLs of issuers' keys gave in the folder `state`, if there is one, once the process `has_begun` to serve
+    /// and so has the folder.
+    pub async fn keep_fetched_keys(self, mut has_begun: watch::Receiver<bool>) {
+        let registry = Arc::clone(self.controller().registry());
+        let mut in_force = self.controller().in_force();
+        let mut changed = registry.key_documents().changed();
+        let mut is_failing = false;
+        if has_begun.wait_for(|has_begun| *has_begun).await.is_err() {
+            return;
+        }
+        loop {
+            let config = Arc::clone(&in_force.borrow_and_update());
+            changed.borrow_and_update();
+            let documents = registry.key_documents();
+            documents.retain(|url| config.jwt.values().any(|jwt| jwt.jwks == url));
+            if let Some(state) = self.own_state() {
+                let documents = documents.all();
+                let keeping = spawn_blocking(move || key_folder::keep(&state, &documents));
+                let failed = match keeping.await {
+                    Ok(kept) => kept.err().map(|error| error.to_string()),
+                    Err(panic) => Some(panic.to_string()),
+                };
+                if let (Some(reason), false) = (&failed, is_failing) {
+                    tracing::warn!(
+                        reason,
+                        "the keys of issuers cannot be kept in `state`; a start while an issuer cannot be reached \
+                         has none"
+                    );
+                }
+                is_failing = failed.is_some();
+            }
+            let is_over = select! {
+                changed = changed.changed() => changed.is_err(),
+                changed = in_force.changed() => changed.is_err(),
+            };
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// The folder `state`, if there is one and no other process has it.
+    fn own_state(&self) -> Option<PathBuf> {
+        let controller = self.controller();
+        let journal = controller.journal().filter(|_| !controller.is_handed_over())?;
+        Some(journal.folder)
+    }
+}
+
 /// Keeps the keys of the issuer `name` fresh.
-async fn keep(name: String, jwt: Jwt, store: Arc<KeyStore>) {
+async fn keep(name: String, jwt: Jwt, store: Arc<KeyStore>, registry: Arc<Registry>) {
     let (mut client, mut failed) = (None, 0);
-    // After a reload that left the issuer as it was, its keys are as good as before.
-    let came = store.fetching().came.map(|came| came.elapsed());
-    if let Some(left) = came.and_then(|age| jwt.refresh.checked_sub(age)) {
+    // After a reload or a takeover the keys are as good as before. Those of a file may have been revoked since.
+    let known = store.fetching();
+    let age = known.came.filter(|_| known.is_confirmed).map(|came| came.elapsed());
+    if let Some(left) = age.and_then(|age| jwt.refresh.checked_sub(age)) {
         rest(left, &store).await;
     }
     loop {
-        store.begin();
-        let fetched = timeout(PATIENCE, fetch(&jwt, &mut client)).await;
-        let fetched = fetched.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        let is_ok = fetched.is_ok();
-        let next = match fetched {
+        let fetch = Fetch::begin(&store);
+        let fetched = timeout(PATIENCE, ask(&jwt, &mut client)).await;
+        let next = match fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok((text, keys)) => {
-                let (keys_now, is_first) = (keys.len(), store.keys().is_none());
-                match store.note_text(&text) || is_first {
-                    true => store.set(keys),
-                    false => store.renew(),
-                }
-                if is_first || failed > 0 {
+                if store.keys().is_none() || failed > 0 {
                     tracing::info!(
                         jwt = name,
-                        keys = keys_now,
+                        keys = keys.len(),
                         failed,
                         "the keys of the issuer are here"
                     );
                 }
+                store.set(&text, keys);
+                let (text, came) = (text.into(), Instant::now());
+                let document = KeyDocument { text, came, is_confirmed: true };
+                registry.key_documents().put(&jwt.jwks, document);
+                fetch.end(None);
                 failed = 0;
                 jwt.refresh
             }
@@ -87,20 +139,44 @@ async fn keep(name: String, jwt: Jwt, store: Arc<KeyStore>) {
                 if failed == 0 {
                     complain(&name, &reason, &store);
                 }
+                fetch.end(Some(&reason));
                 failed += 1;
                 pause(failed - 1).min(jwt.refresh)
             }
         };
-        store.end(is_ok);
         rest(next, &store).await;
     }
 }
 
-/// Waits until that time has passed, or a token names an unknown key.
+/// A fetch that is under way. A reload may end it early.
+struct Fetch<'a>(Option<&'a KeyStore>);
+
+impl<'a> Fetch<'a> {
+    fn begin(store: &'a KeyStore) -> Self {
+        store.begin();
+        Self(Some(store))
+    }
+
+    fn end(mut self, error: Option<&str>) {
+        self.0.take().into_iter().for_each(|store| store.end(error));
+    }
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        self.0.into_iter().for_each(KeyStore::interrupt);
+    }
+}
+
+/// Waits until that time has passed, or a token has named an unknown key and a fetch for that may begin.
 async fn rest(time: Duration, store: &KeyStore) {
+    let asked = async {
+        store.wanted().await;
+        sleep(store.due_in(Instant::now())).await;
+    };
     select! {
         () = sleep(time) => {}
-        () = store.wanted() => {}
+        () = asked => {}
     }
 }
 
@@ -120,10 +196,7 @@ fn complain(name: &str, reason: &str, store: &KeyStore) {
     }
 }
 
-async fn fetch(
-    jwt: &Jwt,
-    client: &mut Option<reqwest::Client>,
-) -> Result<(String, KeySet), String> {
+async fn ask(jwt: &Jwt, client: &mut Option<reqwest::Client>) -> Result<(String, KeySet), String> {
     let client = match client {
         Some(client) => client,
         None => client.insert(client_for(&jwt.jwks, jwt.ca.clone()).await?),

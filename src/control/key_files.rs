@@ -13,13 +13,13 @@ pub(super) fn read_again(config: &Config, registry: &Registry) {
         let store = registry.issuer_keys(name, jwt);
         match read_keys(Path::new(&jwt.jwks), &jwt.algorithms) {
             Ok((text, keys)) => {
-                if store.note_text(&text) {
+                if !store.is_of(&text) {
                     tracing::info!(
                         jwt = name,
                         keys = keys.len(),
                         "the keys of the issuer were read again"
                     );
-                    store.set(keys);
+                    store.set(&text, keys);
                 }
             }
             Err(reason) => {

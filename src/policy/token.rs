@@ -120,6 +120,19 @@ struct Head<'a> {
     b64: Option<serde::de::IgnoredAny>,
 }
 
+impl<'a> Head<'a> {
+    fn read(json: &'a [u8]) -> Result<Self, TokenFault> {
+        serde_json::from_slice(json).map_err(|_| TokenFault::Malformed)
+    }
+}
+
+/// The name of the key that `token` gives; `None` if it gives none, or is no token. Anybody can write any name.
+pub fn key_name(token: &[u8]) -> Option<String> {
+    let head = token.split(|byte| *byte == b'.').next()?;
+    let head = decoded(std::str::from_utf8(head).ok()?).ok()?;
+    Some(Head::read(&head).ok()?.kid?.into_owned())
+}
+
 impl TokenTerms {
     /// The terms of a checked configuration.
     pub fn new(jwt: &Jwt) -> Self {
@@ -145,7 +158,7 @@ impl TokenTerms {
         let (message, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
         let (head, payload) = message.split_once('.').ok_or(TokenFault::Malformed)?;
         let head = decoded(head)?;
-        let head: Head<'_> = serde_json::from_slice(&head).map_err(|_| TokenFault::Malformed)?;
+        let head = Head::read(&head)?;
         if head.crit.is_some() || head.b64.is_some() {
             return Err(TokenFault::Malformed);
         }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::pattern::KeySource,
     policy::token::TokenFault,
+    registry::MissingKey,
     routing::{Claims, RequestView},
     snapshot::{Identity, Issuer},
 };
@@ -29,11 +30,11 @@ pub(super) fn check(
     let claims = match verified(issuer, worker, request) {
         Ok(claims) => claims,
         Err(TokenFault::Missing) if !identity.required => return Ok(None),
-        Err(fault) => return Err(refuse(issuer, fault, passed)),
+        Err(fault) => return Err(refuse(issuer, fault, request, passed)),
     };
     match identity.require.iter().all(|condition| condition.holds_in_claims(&claims)) {
         true => Ok(Some(claims)),
-        false => Err(refuse(issuer, TokenFault::Claim, passed)),
+        false => Err(refuse(issuer, TokenFault::Claim, request, passed)),
     }
 }
 
@@ -120,13 +121,27 @@ fn in_header<'a>(name: &str, request: &RequestView<'a>) -> Option<&'a [u8]> {
 
 /// The response to a request without a token that counts (RFC 6750 section 3), or a wait for the issuer's keys.
 #[cold]
-fn refuse(issuer: &Issuer, fault: TokenFault, passed: &mut Passed) -> Stop {
-    if matches!(fault, TokenFault::NoKeys | TokenFault::UnknownKey)
-        && issuer.is_fetched
-        && !std::mem::replace(&mut passed.keys, true)
-        && let Some(ended) = issuer.keys.want(Instant::now())
-    {
-        return Stop::Wait(Wait::Keys(ended));
+fn refuse(
+    issuer: &Issuer,
+    mut fault: TokenFault,
+    request: &RequestView<'_>,
+    passed: &mut Passed,
+) -> Stop {
+    let mut retry_after = RETRY_AFTER;
+    if matches!(fault, TokenFault::NoKeys | TokenFault::UnknownKey) && issuer.is_fetched {
+        let token = sent(&issuer.from, request).ok().filter(|_| fault == TokenFault::UnknownKey);
+        match issuer.keys.miss(token, Instant::now()) {
+            MissingKey::Waits(ended) if !std::mem::replace(&mut passed.keys, true) => {
+                return Stop::Wait(Wait::Keys(ended));
+            }
+            MissingKey::Refused => {}
+            MissingKey::Waits(_) => fault = TokenFault::NoKeys,
+            MissingKey::Later(after) => {
+                fault = TokenFault::NoKeys;
+                // A second more: by then the fetch has ended.
+                retry_after = after.as_secs() as u32 + 1;
+            }
+        }
     }
     issuer.keys.note_fault(fault);
     let (status, kind, detail, error) = match fault {
@@ -146,7 +161,7 @@ fn refuse(issuer: &Issuer, fault: TokenFault, passed: &mut Passed) -> Stop {
         }
         TokenFault::NoKeys => (503, "token_keys", "tokens cannot be verified at the moment", ""),
     };
-    let problem = Problem { status, kind, detail, retry_after: RETRY_AFTER };
+    let problem = Problem { status, kind, detail, retry_after };
     let fields = match status {
         503 => Vec::new(),
         _ => format!("WWW-Authenticate: Bearer{error}\r\n").into_bytes(),

@@ -16,18 +16,20 @@ use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::{config::jwks::KeySet, policy::token::TokenFault};
-
-/// Least time between two fetches that tokens ask for: whoever makes up names of keys must not call the issuer.
-const SPACING: Duration = Duration::from_secs(10);
+use super::key_documents::KeyDocument;
+use crate::{
+    config::{jwks::KeySet, schema::JwtAlgorithm},
+    policy::{
+        token::TokenFault,
+        unknown_key::{Outlook, UnknownKeys},
+    },
+};
 
 /// The keys of an issuer.
 #[derive(Debug)]
 pub struct KeyStore {
     keys: ArcSwapOption<KeySet>,
-    fetching: Mutex<Fetching>,
-    /// Hash of the text of the keys, if they are in a file.
-    text: AtomicU64,
+    state: Mutex<State>,
     /// Wakes the task that fetches.
     wanted: Notify,
     /// Number of fetches that have ended, so that a request can wait for the next one.
@@ -38,25 +40,43 @@ pub struct KeyStore {
     emptied: AtomicU64,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    fetching: Fetching,
+    unknown: UnknownKeys,
+    /// Hash of the text of the keys.
+    text: Option<u64>,
+}
+
 /// What was fetched, and when.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Fetching {
-    /// Whether a fetch is under way.
-    pub under_way: bool,
-    /// When the last one ended.
-    pub ended: Option<Instant>,
     /// When the keys in force came.
     pub came: Option<Instant>,
+    /// Whether the issuer gave them to this process or to the one before; not so if a file of an earlier process has them.
+    pub is_confirmed: bool,
     /// Fetches that gave keys, and those that failed.
     pub counts: [u64; 2],
+    /// Why the last fetch failed; `None` if it did not, or none has ended.
+    pub error: Option<Arc<str>>,
+}
+
+/// What becomes of a request whose token has a key that is not here.
+#[derive(Debug)]
+pub enum MissingKey {
+    /// It is refused: its issuer does not have the key.
+    Refused,
+    /// It waits until this changes, when a fetch has ended.
+    Waits(watch::Receiver<u64>),
+    /// It may come again after this time.
+    Later(Duration),
 }
 
 impl Default for KeyStore {
     fn default() -> Self {
         Self {
             keys: ArcSwapOption::default(),
-            fetching: Mutex::default(),
-            text: AtomicU64::default(),
+            state: Mutex::default(),
             wanted: Notify::default(),
             ended: watch::Sender::new(0),
             faults: Default::default(),
@@ -72,38 +92,62 @@ impl KeyStore {
         self.keys.load()
     }
 
-    /// Puts `keys` in force.
-    pub fn set(&self, keys: KeySet) {
+    /// Whether the keys in force are those of this `text`.
+    pub fn is_of(&self, text: &str) -> bool {
+        self.lock().text == Some(xxh3_64(text.as_bytes()))
+    }
+
+    /// Puts `keys`, those of `text`, in force, which the issuer gives now. If they are in force already, tokens that were verified
+    /// by them still count.
+    pub fn set(&self, text: &str, keys: KeySet) {
+        self.put(text, keys, Instant::now(), true);
+    }
+
+    /// Puts the keys of `document` that fit one of `algorithms` in force, unless there are none or newer ones are in force.
+    pub fn adopt(&self, document: &KeyDocument, algorithms: &[JwtAlgorithm]) {
+        if let Ok(keys) = KeySet::read(&document.text, algorithms) {
+            self.put(&document.text, keys, document.came, document.is_confirmed);
+        }
+    }
+
+    fn put(&self, text: &str, keys: KeySet, came: Instant, is_confirmed: bool) {
+        let mut state = self.lock();
+        if state.fetching.came.is_some_and(|known| known > came) {
+            return;
+        }
+        state.fetching.came = Some(came);
+        state.fetching.is_confirmed |= is_confirmed;
+        let text = Some(xxh3_64(text.as_bytes()));
+        if std::mem::replace(&mut state.text, text) == text {
+            return;
+        }
         if keys.is_empty() {
             self.emptied.fetch_add(1, Relaxed);
         }
-        self.keys.store(Some(Arc::new(keys)));
-        self.lock().came = Some(Instant::now());
-    }
-
-    /// Notes that the keys in force are still those of the issuer: tokens that were verified by them count.
-    pub fn renew(&self) {
-        self.lock().came = Some(Instant::now());
-    }
-
-    /// Notes the text of the keys; returns whether it is another one than before.
-    pub fn note_text(&self, text: &str) -> bool {
-        let hash = xxh3_64(text.as_bytes()).max(1);
-        self.text.swap(hash, Relaxed) != hash
-    }
-
-    /// Asks at `now` for newer keys. Returns what changes when the next fetch has ended; `None` if the last one was just now, so that
-    /// it is of no use to wait.
-    pub fn want(&self, now: Instant) -> Option<watch::Receiver<u64>> {
-        let fetching = self.lock();
-        let is_due = |ended: Instant| now.saturating_duration_since(ended) >= SPACING;
-        if !fetching.under_way {
-            if !fetching.ended.is_none_or(is_due) {
-                return None;
-            }
-            self.wanted.notify_one();
+        let keys = Arc::new(keys);
+        if let Some(old) = self.keys.swap(Some(Arc::clone(&keys))) {
+            state.unknown.replace(old.names(), keys.names());
         }
-        Some(self.ended.subscribe())
+    }
+
+    /// What becomes, at `now`, of a request with a `token` whose key is not here; `None` if no keys have come. Asks for newer
+    /// ones.
+    pub fn miss(&self, token: Option<&[u8]>, now: Instant) -> MissingKey {
+        let mut state = self.lock();
+        self.wanted.notify_one();
+        let outlook = match token {
+            // The issuer has revoked all keys.
+            Some(_) if self.keys.load().as_ref().is_some_and(|keys| keys.is_empty()) => {
+                Outlook::Refused
+            }
+            Some(token) => state.unknown.see(token, now),
+            None => state.unknown.without_keys(now),
+        };
+        match outlook {
+            Outlook::Refused => MissingKey::Refused,
+            Outlook::Waits => MissingKey::Waits(self.ended.subscribe()),
+            Outlook::Later(after) => MissingKey::Later(after),
+        }
     }
 
     /// Waits until a worker asks for keys.
@@ -111,26 +155,37 @@ impl KeyStore {
         self.wanted.notified().await;
     }
 
+    /// Time from `now` until a fetch that workers ask for may begin.
+    pub fn due_in(&self, now: Instant) -> Duration {
+        self.lock().unknown.due_in(now)
+    }
+
     /// Notes that a fetch begins.
     pub fn begin(&self) {
-        self.lock().under_way = true;
+        let mut state = self.lock();
+        state.unknown.begin();
         // Whoever asked before gets what this one fetches.
         let _ = self.wanted.notified().now_or_never();
     }
 
-    /// Notes that a fetch has ended, and wakes the requests that wait for it.
-    pub fn end(&self, is_ok: bool) {
-        let mut fetching = self.lock();
-        fetching.under_way = false;
-        fetching.ended = Some(Instant::now());
-        fetching.counts[usize::from(!is_ok)] += 1;
-        drop(fetching);
+    /// Notes that a fetch has ended, with an error or without, and wakes the requests that wait for it.
+    pub fn end(&self, error: Option<&str>) {
+        let mut state = self.lock();
+        state.unknown.end(error.is_none(), Instant::now());
+        state.fetching.counts[usize::from(error.is_some())] += 1;
+        state.fetching.error = error.map(Into::into);
+        self.ended.send_modify(|ended| *ended += 1);
+    }
+
+    /// Notes that the fetch under way is given up, so that nobody waits for it.
+    pub fn interrupt(&self) {
+        self.lock().unknown.end(false, Instant::now());
         self.ended.send_modify(|ended| *ended += 1);
     }
 
     /// What was fetched so far.
     pub fn fetching(&self) -> Fetching {
-        *self.lock()
+        self.lock().fetching.clone()
     }
 
     /// Counts a token that was verified, and not only found again.
@@ -158,9 +213,9 @@ impl KeyStore {
         TokenFault::ALL.into_iter().map(|fault| (fault, self.faults[fault as usize].load(Relaxed)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Fetching> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // No panic leaves a half-done change.
-        self.fetching.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -168,16 +223,42 @@ impl KeyStore {
 mod tests {
     use super::*;
 
+    const ALGORITHMS: [JwtAlgorithm; 1] = [JwtAlgorithm::ES256];
+
+    fn document(text: &str, age_s: u64) -> KeyDocument {
+        let came = Instant::now().checked_sub(Duration::from_secs(age_s)).expect("it ran so long");
+        KeyDocument { text: text.into(), came, is_confirmed: false }
+    }
+
     #[test]
-    fn names_of_keys_that_strangers_make_up_are_asked_for_once_in_a_while() {
+    fn newer_keys_stay_whatever_a_file_or_another_process_has() {
         let store = KeyStore::default();
-        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
-        assert!(store.want(later(0)).is_some(), "nothing was fetched yet");
+        store.adopt(&document("{\"keys\":[{}]}", 1), &ALGORITHMS);
+        assert!(store.keys().is_none(), "no key fits");
+        store.adopt(&document("{\"keys\":[]}", 60), &ALGORITHMS);
+        assert!(store.keys().as_ref().is_some_and(|keys| keys.is_empty()));
+        assert!(!store.fetching().is_confirmed);
+        let number = |store: &KeyStore| store.keys().as_ref().map(|keys| keys.number);
+        let before = number(&store);
+        store.adopt(&document("{\"keys\": []}", 90), &ALGORITHMS);
+        assert_eq!(number(&store), before, "they are older");
+        let text = "{\"keys\":[]}";
+        store.set(text, KeySet::read(text, &ALGORITHMS).expect("a set"));
+        assert_eq!(number(&store), before, "they are the same");
+        assert!(store.fetching().is_confirmed && store.is_of(text));
+        assert_eq!(store.emptied(), 1);
+    }
+
+    #[test]
+    fn after_a_fetch_was_interrupted_nobody_waits_for_its_end() {
+        let store = KeyStore::default();
+        let now = Instant::now();
+        assert!(matches!(store.miss(None, now), MissingKey::Waits(_)), "nothing was fetched yet");
         store.begin();
-        assert!(store.want(later(0)).is_some(), "it is under way");
-        store.end(false);
-        assert!(store.want(later(0)).is_none() && store.want(later(9)).is_none());
-        assert!(store.want(later(11)).is_some());
-        assert_eq!(store.fetching().counts, [0, 1]);
+        let MissingKey::Waits(mut ended) = store.miss(None, now) else { panic!("it is under way") };
+        store.interrupt();
+        assert!(ended.changed().now_or_never().is_some());
+        assert!(matches!(store.miss(None, now), MissingKey::Later(_)));
+        assert_eq!(store.fetching().counts, [0, 0]);
     }
 }

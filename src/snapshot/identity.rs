@@ -115,10 +115,10 @@ impl Issuer {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let keys = registry.issuer_keys(name, jwt);
         if let Some(document) = &jwt.document
-            && keys.note_text(document)
+            && !keys.is_of(document)
             && let Ok(set) = KeySet::read(document, &jwt.algorithms)
         {
-            keys.set(set);
+            keys.set(document, set);
         }
         Self {
             number: NEXT.fetch_add(1, Relaxed),

@@ -16,7 +16,7 @@ use super::error::StoreError;
 
 /// What may be in a folder before the database is: what is left of an attempt to begin one, and what a new
 /// disk has.
-const OWN: [&str; 8] = [
+const OWN: [&str; 9] = [
     "lost+found",
     "lock",
     "ballast",
@@ -25,6 +25,7 @@ const OWN: [&str; 8] = [
     "replaces",
     "restored",
     "incidents",
+    "jwks",
 ];
 
 /// Attempts to take the lock that a reader may have for a moment, and the pause between them.

@@ -1,9 +1,15 @@
 //! Who may call the admin endpoint: hashes of tokens, certificates, roles; and that no secret is shown.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
+    path::Path,
+    process::Output,
+};
 
 use crate::support::{
-    Origin, Proxy,
+    Origin, PATIENCE, Proxy,
     authority::Authority,
     eventually,
     issuer::{Issuer, TERMS},
@@ -229,4 +235,39 @@ fn no_secret_of_a_configuration_is_shown_anywhere() {
         assert!(!shown_to_others.contains(secret), "{secret} in {shown_to_others}");
     }
     assert!(shown_to_others.contains("a call of the admin endpoint was refused"));
+}
+
+/// Regression: a stream of events went on after a reload had taken its caller's token away.
+#[test]
+fn a_stream_of_events_ends_when_a_reload_takes_the_token_of_its_reader_away() {
+    let (origin, folder) = (Origin::answering("ok"), tempfile::tempdir().expect("a folder"));
+    let token = |name: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, format!("0123456789abcdef-{name}")).expect("a file");
+        format!("{{ name: {name}, file: '{}' }}", file.display())
+    };
+    let with = |tokens: &[String]| {
+        let admin = format!("address: 127.0.0.1:0, tokens: [ {} ]", tokens.join(", "));
+        two_versions(&origin, &admin)
+    };
+    let both = with(&[token("ann"), token("bob")]);
+    let proxy = both.start_with_file();
+    let read = |name: &str| {
+        let mut socket = TcpStream::connect(proxy.admin_address()).expect("connected");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let bearer = format!("Authorization: Bearer 0123456789abcdef-{name}");
+        let head = format!("GET /v1/events HTTP/1.1\r\nHost: localhost\r\n{bearer}\r\n\r\n");
+        socket.write_all(head.as_bytes()).expect("sent");
+        let mut lines = BufReader::new(socket).lines().map(|line| line.expect("a line"));
+        (lines.next().expect("a status"), lines)
+    };
+    let (status, mut lines) = read("bob");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    proxy.write(&both.clone().top("log: { level: warn }").text());
+    assert!(lines.any(|line| line == "event: configuration"), "others may not call less");
+    proxy.write(&with(&[token("ann")]).text());
+    // The chunk that ends the body.
+    assert!(lines.any(|line| line == "0"), "the stream has ended");
+    assert_eq!(read("bob").0, "HTTP/1.1 401 Unauthorized");
+    assert_eq!(read("ann").0, "HTTP/1.1 200 OK");
 }

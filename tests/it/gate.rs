@@ -168,6 +168,26 @@ fn a_call_of_flagger_that_cannot_be_answered_says_what_would_be_right() {
     assert!(status == 422 && text.contains("metadata.undecided"), "{status} {text}");
 }
 
+/// Regression: the body of any caller was read before it was looked at who calls.
+#[test]
+fn a_hook_reads_no_body_of_a_caller_whose_head_shows_a_wrong_token() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "0123456789abcdef").expect("a file");
+    let token = format!("{{ name: flagger, role: read, file: {} }}", file.display());
+    let admin = format!("admin: {{ address: 127.0.0.1:0, tokens: [ {token} ] }}");
+    let split = Split::with_admin(&["eject: { errors: {} }"], &admin);
+    let path = "/v1/hooks/flagger/game-api/rollout";
+    let mut client = split.proxy.admin();
+    client.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\nContent-Length: 100\r\n\r\n"
+    ));
+    assert_eq!(client.answer().status, 401, "nothing of the body was sent");
+    let mut client = split.proxy.admin();
+    let known = client.post(path, b"{}").host("localhost");
+    assert_eq!(known.header("Authorization", "Bearer 0123456789abcdef").send().status, 200);
+}
+
 #[test]
 fn flagger_shows_its_token_in_the_metadata() {
     let folder = tempfile::TempDir::new().expect("a folder");

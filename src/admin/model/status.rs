@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed, time::SystemTi
 use indexmap::IndexMap;
 use serde::Serialize;
 
-use super::{Mode, WeightsSet};
+use super::{Issuer, Mode, WeightsSet};
 use crate::{
     config::{LoadError, Problem, units::Weight},
     control::{
@@ -50,6 +50,8 @@ pub struct Status {
     pub reload: Reload,
     /// Versions whose current certificate or authority files cannot be used.
     pub tls_faults: Vec<VersionFault>,
+    /// Issuers of tokens, in the order of their names.
+    pub issuers: Vec<Issuer>,
     /// The journal; null if there is none, so that weights and ejections set at run time live as long
     /// as the process.
     pub journal: Option<Journal>,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Finding, concurrency, idempotency, plan_warnings, route::Match};
+use super::{Finding, concurrency, idempotency, identity_warnings, plan_warnings, route::Match};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
@@ -39,13 +39,7 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
         }
     }
     plan_warnings::called_alike(config, &mut found);
-    for (name, jwt) in &config.jwt {
-        if jwt.audience.is_none() {
-            let message =
-                "tokens that the issuer made for other applications pass; write `audience`";
-            found.push(Finding::of_name(FieldPath::default().key("jwt").key(name), message));
-        }
-    }
+    identity_warnings::warn(config, &mut found);
     concurrency::warn(config, &mut found);
     idempotency::warn(config, &mut found);
     never_reached(config, &mut found);

@@ -1,7 +1,7 @@
 //! What befalls idempotency keys and keys of issuers, as events.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     time::{Duration, SystemTime},
 };
 
@@ -17,8 +17,8 @@ use crate::{
 pub(in crate::control) struct Found {
     trouble: Option<KeyTrouble>,
     moved: u64,
-    /// Issuers without keys.
-    revoked: BTreeSet<String>,
+    /// Issuers without keys, each with the event for why.
+    keyless: BTreeMap<String, EventKind>,
 }
 
 impl Controller {
@@ -28,10 +28,10 @@ impl Controller {
         let found = Found {
             trouble: log.and_then(|log| log.health().trouble()),
             moved: log.map_or(0, |log| log.health().carried_over()),
-            revoked: self.without_keys(),
+            keyless: self.keyless(),
         };
         for (kind, reason) in news(before, &found, SystemTime::now()) {
-            if kind == EventKind::JwtRevoked {
+            if matches!(kind, EventKind::JwtRevoked | EventKind::JwtMissing) {
                 tracing::warn!("{reason}");
             }
             self.record(kind, EventDetails { reason, ..EventDetails::default() });
@@ -39,13 +39,24 @@ impl Controller {
         *before = found;
     }
 
-    /// Issuers that have no keys, although their set came.
-    fn without_keys(&self) -> BTreeSet<String> {
+    /// Names of issuers whose keys have never come, so that their tokens cannot be verified.
+    pub fn issuers_without_keys(&self) -> Vec<String> {
         let snapshot = self.snapshot();
-        let each = snapshot.issuers.all().iter();
-        let empty =
-            each.filter(|issuer| issuer.keys.keys().as_ref().is_some_and(|keys| keys.is_empty()));
-        empty.map(|issuer| issuer.name.to_string()).collect()
+        let each = snapshot.issuers.all().iter().filter(|issuer| issuer.keys.keys().is_none());
+        each.map(|issuer| issuer.name.to_string()).collect()
+    }
+
+    /// Issuers that have no keys: none came, although they were fetched, or their set is empty.
+    fn keyless(&self) -> BTreeMap<String, EventKind> {
+        let snapshot = self.snapshot();
+        let each = snapshot.issuers.all().iter().filter_map(|issuer| {
+            let kind = match issuer.keys.keys().as_ref() {
+                Some(keys) => keys.is_empty().then_some(EventKind::JwtRevoked),
+                None => issuer.keys.fetching().error.map(|_| EventKind::JwtMissing),
+            };
+            Some((issuer.name.to_string(), kind?))
+        });
+        each.collect()
     }
 
     /// Records which idempotency keys the configuration in force makes unknown to their routes; returns a sentence for each
@@ -80,12 +91,19 @@ fn news(before: &Found, found: &Found, now: SystemTime) -> Vec<(EventKind, Strin
         }
         _ => {}
     }
-    for name in found.revoked.difference(&before.revoked) {
-        let reason =
-            format!("the set of keys of issuer `{name}` is empty: all its tokens are refused");
-        news.push((EventKind::JwtRevoked, reason));
+    for (name, kind) in &found.keyless {
+        if before.keyless.get(name) == Some(kind) {
+            continue;
+        }
+        let reason = match kind {
+            EventKind::JwtMissing => format!(
+                "the keys of issuer `{name}` have never come: requests with its tokens are answered 503"
+            ),
+            _ => format!("the set of keys of issuer `{name}` is empty: all its tokens are refused"),
+        };
+        news.push((*kind, reason));
     }
-    for name in before.revoked.difference(&found.revoked) {
+    for name in before.keyless.keys().filter(|name| !found.keyless.contains_key(*name)) {
         let reason = format!("issuer `{name}` has keys again, or is gone");
         news.push((EventKind::JwtRestored, reason));
     }
@@ -211,10 +229,11 @@ mod tests {
         let trouble = |reason: &str| {
             Some(KeyTrouble { since: SystemTime::UNIX_EPOCH, reason: reason.to_owned() })
         };
-        let found = |trouble, moved, revoked: &[&str]| Found {
+        let (missing, revoked) = (EventKind::JwtMissing, EventKind::JwtRevoked);
+        let found = |trouble, moved, keyless: &[(&str, EventKind)]| Found {
             trouble,
             moved,
-            revoked: revoked.iter().map(|name| (*name).to_owned()).collect(),
+            keyless: keyless.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect(),
         };
         let kinds = |before: &Found, after: &Found| -> Vec<_> {
             let news = news(before, after, SystemTime::UNIX_EPOCH + Duration::from_secs(61));
@@ -223,13 +242,17 @@ mod tests {
         };
         let quiet = found(None, 0, &[]);
         assert_eq!(kinds(&quiet, &quiet), [""; 0]);
-        let failing = found(trouble("full"), 0, &["a"]);
+        let failing = found(trouble("full"), 0, &[("a", revoked)]);
         assert_eq!(kinds(&quiet, &failing), ["idempotency_failing", "jwt_revoked"]);
-        assert_eq!(kinds(&failing, &found(trouble("gone"), 0, &["a"])), [""; 0]);
-        let over = found(None, 1, &["b"]);
+        assert_eq!(kinds(&failing, &found(trouble("gone"), 0, &[("a", revoked)])), [""; 0]);
+        let over = found(None, 1, &[("b", revoked)]);
         assert_eq!(
             kinds(&failing, &over),
             ["idempotency_moved", "idempotency_works", "jwt_revoked", "jwt_restored"]
         );
+        let unreached = found(None, 0, &[("a", missing)]);
+        assert_eq!(kinds(&quiet, &unreached), ["jwt_missing"]);
+        assert_eq!(kinds(&unreached, &found(None, 0, &[("a", revoked)])), ["jwt_revoked"]);
+        assert_eq!(kinds(&unreached, &quiet), ["jwt_restored"]);
     }
 }

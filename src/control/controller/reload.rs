@@ -15,6 +15,7 @@ use super::{
     certificates::waiting,
     changed::what_changed,
     fencing::held_by_fences,
+    holders,
     leavers::without_leavers,
     logs::{OpenedLog, open_log},
     prepare::{Inputs, Prepared},
@@ -22,7 +23,7 @@ use super::{
     weights::keeps_override,
 };
 use crate::{
-    config::{Config, LoadError, Loaded, blame, schema},
+    config::{AdminToken, Config, LoadError, Loaded, blame, schema},
     control::{
         carried::SetWeights,
         events::{EventDetails, EventKind},
@@ -122,7 +123,8 @@ impl Controller {
         let PreparedFile { loaded, changed, tls, clients, access_log, .. } = file;
         let renewed = self.renews(&tls);
         let Some((prepared, ended)) = prepared else {
-            self.tokens = loaded.tokens;
+            let config = Arc::clone(&self.config);
+            self.replace_callers(loaded.tokens, &config);
             (self.tls, self.clients) = (tls, clients);
             if !renewed {
                 return Ok((Reloaded::Unchanged, true));
@@ -133,7 +135,7 @@ impl Controller {
         };
         let new = Arc::new(loaded.config);
         let replaced = self.replaced(&ended, &prepared, &new);
-        self.tokens = loaded.tokens;
+        self.replace_callers(loaded.tokens, &new);
         (self.tls, self.clients) = (tls, clients);
         self.reloads.waiting = needs_restart(&self.at_start, &new);
         for field in &self.reloads.waiting {
@@ -187,6 +189,15 @@ impl Controller {
         self.reloads.warnings = warnings;
         self.record_stand_ins(&StandIns::new());
         Ok((Reloaded::Applied(generation), self.state.stand_ins().is_empty()))
+    }
+
+    /// Lets the holders of `tokens` and of the certificates of `config` call the admin API, and others no more.
+    fn replace_callers(&mut self, tokens: Vec<AdminToken>, config: &Config) {
+        let is_same = self.tokens == tokens && self.holders() == holders(config);
+        self.tokens = tokens;
+        if !is_same {
+            self.callers_changed.send_replace(());
+        }
     }
 
     /// Prepares `file`, and returns what it ends; `None` if it is the one in force.
@@ -361,11 +372,14 @@ impl Preparing {
 /// Fields that differ between `at_start` and `new`, and are read only at the start.
 fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
     let admin = |c: &Config| c.admin.as_ref().map(|a| a.address);
+    let has_tls = |c: &Config| c.admin.as_ref().is_some_and(|a| a.tls.is_some());
     let format = |c: &Config| -> schema::LogFormat { c.log.format };
     [
         ("workers", at_start.workers != new.workers),
         ("listen", at_start.listen != new.listen),
         ("admin.address", admin(at_start) != admin(new)),
+        // Only the files that it names are read again.
+        ("admin.tls", has_tls(at_start) != has_tls(new)),
         ("state", at_start.state != new.state),
         ("resolver", at_start.resolver != new.resolver),
         ("log.format", format(at_start) != format(new)),
@@ -374,4 +388,28 @@ fn needs_restart(at_start: &Config, new: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: `admin.tls` that a reload added or removed was reported as taken over, and was not.
+    #[test]
+    fn tls_of_the_admin_endpoint_waits_for_the_next_start() {
+        let config = |admin: &str| {
+            let text = format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\nadmin: {{ address: 127.0.0.1:0{admin} }}\n\
+                 services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n\
+                 routes: [ {{ service: a }} ]\n"
+            );
+            crate::config::parse(&text).unwrap_or_else(|problems| panic!("{problems}"))
+        };
+        let tls = |cert: &str| {
+            config(&format!(", tls: {{ certificates: [ {{ cert: {cert}, key: k.pem }} ] }}"))
+        };
+        assert_eq!(needs_restart(&config(""), &tls("a.pem")), ["admin.tls"]);
+        assert_eq!(needs_restart(&tls("a.pem"), &config("")), ["admin.tls"]);
+        assert_eq!(needs_restart(&tls("a.pem"), &tls("b.pem")), [""; 0]);
+    }
 }
