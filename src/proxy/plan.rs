@@ -1,6 +1,6 @@
 //! The decisions about a request, made when its head is complete, for the stages that follow.
 
-use std::{cell::RefCell, mem::MaybeUninit, net::IpAddr, rc::Rc, task::Context, time::Duration};
+use std::{cell::RefCell, mem::MaybeUninit, net::IpAddr, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     policy::class::{Class, is_idempotent},
-    registry::{Origin, Player, Upload},
+    registry::{Origin, Player},
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -125,19 +125,6 @@ impl Plan {
     #[cold]
     pub(super) fn is_awaited(&self) -> bool {
         (self.class == Class::Write && self.service().fence.is_some()) || self.key().is_some()
-    }
-
-    /// The upload of the request's body, if it is a write that may have to make way for a move of its service's
-    /// writes.
-    #[cold]
-    pub(super) fn upload(&self) -> Option<Upload> {
-        let fence = self.service().fence.as_ref().filter(|_| self.class == Class::Write);
-        fence.map(|fence| Upload::begin(&fence.state))
-    }
-
-    /// Whether the upload is to be ended.
-    pub(super) fn is_cut(&self, upload: Option<&Upload>, cx: &Context<'_>) -> bool {
-        upload.is_some_and(|upload| upload.poll_cut(cx, &self.version().name).is_ready())
     }
 
     pub(super) fn route(&self) -> &Route {

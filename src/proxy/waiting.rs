@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    arriving::Arriving,
     body::Framing,
     client::Client,
     fence,
@@ -50,6 +51,8 @@ pub(super) enum Wait {
     Authorizer(Box<Question>),
     /// The rest of its body.
     Body(Reading),
+    /// The rest of its body, or of the begin of a large one, before it takes a place.
+    Arriving(Arriving),
     /// The begin of its idempotency key.
     Key(Box<Beginning>),
     /// The end of a read-only mode.
@@ -88,6 +91,8 @@ pub(super) struct Got {
     pub(super) external: Option<(u64, Arc<Verdict>)>,
     /// Its body, which is in the client's inbox.
     pub(super) body: Option<Gathered>,
+    /// The body, or the begin of a large one, has arrived, so that it may take a place.
+    pub(super) arrived: bool,
     /// Its idempotency key, which has begun.
     pub(super) key: Option<Rc<Key>>,
     /// The line with the key, if it is not the client's.
@@ -110,6 +115,7 @@ const NOTHING: &Got = &Got {
     opened: false,
     external: None,
     body: None,
+    arrived: false,
     key: None,
     key_line: None,
     read_only: None,
@@ -135,7 +141,7 @@ impl Passed {
     /// Whether the head in the client's inbox does not say what becomes of the request.
     #[inline]
     pub(super) fn changes_head(&self) -> bool {
-        self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some())
+        self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some() || got.arrived)
     }
 
     /// Takes its places among the requests in flight.
@@ -241,6 +247,10 @@ impl Waiting {
             },
             Wait::Body(reading) => match reading.end(client, worker).await {
                 Ok(gathered) => passed.body = Some(gathered),
+                Err(problem) => return refused(problem),
+            },
+            Wait::Arriving(arriving) => match arriving.end(client).await {
+                Ok(()) => passed.arrived = true,
                 Err(problem) => return refused(problem),
             },
             Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
