@@ -41,8 +41,8 @@ pub(super) async fn forward<'a>(
     record.attempt(target, began);
     client.deadline.set(sending.due);
 
-    // A request that cannot be sent again must not be sent on a dead connection.
-    let thorough = !plan.idempotent || sending.rest.is_some();
+    // A request that cannot be sent again, or only so often, must not be sent on a dead connection.
+    let thorough = !plan.idempotent || sending.rest.is_some() || sending.attempts.is_some();
     let (endpoint, encrypted) = (target.endpoint().id, version.tls.is_some());
     let pooled = match (sending.failed, version.protocol) {
         (Some(_), _) => None,

@@ -286,6 +286,7 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
 /// the request, or failed.
 #[cold]
 fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptError) -> Next {
+    let spent = retry::are_spent(turn, sending);
     let Turn { plan, request, record, attempt: made, unread_body, .. } = turn;
     let Some(attempt) = made else {
         let AttemptError::Failed(fault) = error else { return Next::Fail(error) };
@@ -323,10 +324,13 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             reused: attempt.reused,
             refused,
             repeated: sending.failed.is_some(),
+            spent,
         }) && !record.target().is_some_and(|target| is_ousted(plan, turn.worker, target.version));
     if again {
         if let Some(attempts) = &mut sending.attempts {
-            attempts.note(attempt.is_unprocessed());
+            let is_counted = !attempt.is_unprocessed();
+            attempts.note(!is_counted);
+            attempts.made += u32::from(is_counted);
         }
         sending.failed = Some(attempt.connection());
         sending.began = Instant::now();
