@@ -11,5 +11,6 @@ pub mod idempotency;
 pub mod places;
 pub mod rate;
 pub mod read_only;
+pub mod refusal;
 pub mod retry;
 pub mod token;

@@ -11,6 +11,7 @@ mod digits;
 mod ejection;
 mod gate;
 mod incident;
+mod key;
 mod mode;
 mod pins;
 mod rollout;
@@ -36,6 +37,7 @@ use digits::six_digits;
 pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 pub use incident::{IncidentList, KeptIn};
+pub use key::{KeyAnswer, KeyKnown};
 pub use mode::{
     Mode, ModeAnswer, ModeName, ModeRequest, ModeService, Modes, Notice, NoticeAnswer, NoticeList,
 };

@@ -31,6 +31,7 @@ use super::{
 use crate::{
     policy::external::Verdict,
     registry::{Held, KeptAnswer},
+    routing::Claims,
 };
 
 /// How long a request waits for keys of an issuer that are being fetched.
@@ -83,6 +84,8 @@ pub(super) struct Got {
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
     pub(super) rates: Option<Box<[u8]>>,
+    /// What its token says, if the access log is to know its player.
+    pub(super) claims: Option<Rc<Claims>>,
     /// It has waited for keys.
     pub(super) keys: bool,
     /// It has waited for the files of its authorizer.
@@ -111,6 +114,7 @@ pub(super) struct Got {
 const NOTHING: &Got = &Got {
     fence: None,
     rates: None,
+    claims: None,
     keys: false,
     opened: false,
     external: None,
@@ -202,8 +206,8 @@ pub(super) enum Waited {
     Again,
     /// The client gets this problem.
     Refused(Problem, Option<Box<Extra>>),
-    /// The client gets this response, which was kept.
-    Replay(Arc<KeptAnswer>),
+    /// The client gets this response, which was kept; whether the request has waited for the first one with its key.
+    Replay(Arc<KeptAnswer>, bool),
     /// The client gets this response, which the proxy made.
     Own(Arc<KeptAnswer>),
 }
@@ -255,7 +259,7 @@ impl Waiting {
             },
             Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
                 Outcome::Begun(key) => passed.key = Some(key),
-                Outcome::Replay(answer) => return Waited::Replay(answer),
+                Outcome::Replay(answer, waited) => return Waited::Replay(answer, waited),
                 Outcome::Refused(problem, extra) => return Waited::Refused(problem, extra),
             },
             Wait::Writable(held) => {

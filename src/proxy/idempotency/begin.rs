@@ -64,6 +64,11 @@ const LEFT: Problem = problem(
     "the client left while its request waited for another one; this request was not sent",
 );
 
+/// The response if there are too many keys: there is room once one of them is forgotten, in `next` seconds.
+fn full(next: u32) -> Problem {
+    Problem { retry_after: next.max(RETRY_AFTER), ..FULL }
+}
+
 const fn problem(status: u16, kind: &'static str, detail: &'static str) -> Problem {
     Problem { status, kind, detail, retry_after: RETRY_AFTER }
 }
@@ -82,8 +87,8 @@ pub(in crate::proxy) struct Beginning {
 pub(in crate::proxy) enum Outcome {
     /// The key has begun.
     Begun(Rc<Key>),
-    /// The client gets this response.
-    Replay(Arc<KeptAnswer>),
+    /// The client gets this response; whether the request has waited for another one.
+    Replay(Arc<KeptAnswer>, bool),
     /// The client gets a problem.
     Refused(Problem, Option<Box<Extra>>),
 }
@@ -142,12 +147,12 @@ impl Beginning {
                 }
                 Entered::Replay(answer) => {
                     self.table.note(KeyEvent::Replayed);
-                    return Outcome::Replay(answer);
+                    return Outcome::Replay(answer, waited);
                 }
                 Entered::NotKept => return self.refuse(KeyEvent::RefusedNotKept, NOT_KEPT),
                 Entered::Unsure => return self.refuse(KeyEvent::RefusedUnsure, UNSURE),
                 Entered::Mismatch => return self.refuse(KeyEvent::Mismatch, MISMATCH),
-                Entered::Full => return self.refuse(KeyEvent::RefusedFull, FULL),
+                Entered::Full(next) => return self.refuse(KeyEvent::RefusedFull, full(next)),
                 Entered::Crowded => return self.refuse(KeyEvent::RefusedBusy, CROWDED),
             };
             match ended {
@@ -169,7 +174,9 @@ impl Beginning {
     async fn store(&self, lease: KeyLease) -> Result<Outcome, Again> {
         match timeout(STORED_WITHIN, lease.store()).await {
             Ok(Ok(None)) => Ok(Outcome::Begun(self.begun(lease))),
-            Ok(Ok(Some(Stored::Full))) => Ok(self.refuse(KeyEvent::RefusedFull, FULL)),
+            Ok(Ok(Some(Stored::Full { next }))) => {
+                Ok(self.refuse(KeyEvent::RefusedFull, full(next)))
+            }
             Ok(Ok(Some(Stored::Known { state: RowState::Elsewhere, print, .. }))) => {
                 match print.is_of(&self.print) {
                     true => Err(Again::Later),
