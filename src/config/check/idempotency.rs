@@ -86,3 +86,49 @@ pub(super) fn warn(config: &Config, found: &mut Vec<Finding>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn text(cohort: &str, idempotency: &str) -> String {
+        format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nstate: /tmp/x\nservices: {{ a: {{ baseline: v1, \
+             versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }}{cohort} }} }}\nroutes:\n- service: a\n  \
+             idempotency: {{ {idempotency} }}\n"
+        )
+    }
+
+    #[test]
+    fn players_who_are_told_apart_by_their_address_alone_are_warned_of() {
+        let player = ", cohort: { key: [ \"header:x-player\" ] }";
+        for (cohort, idempotency, warns) in [
+            ("", "", true),
+            ("", "by: \"header:x-player\"", false),
+            (player, "", false),
+            (player, "by: client-ip", true),
+        ] {
+            let config = parse(&text(cohort, idempotency)).expect("a good file");
+            let mut found = Vec::new();
+            warn(&config, &mut found);
+            assert_eq!(found.len(), usize::from(warns), "{cohort} {idempotency}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_and_sources_that_cannot_be_meant_are_named() {
+        for (idempotency, place, says) in [
+            ("name: \"\"", "idempotency.name", "1 to 256"),
+            ("name: \"a\\nb\"", "idempotency.name", "control"),
+            ("by: []", "idempotency.by", "no source"),
+            ("by: path:round", "idempotency.by", "{round}"),
+            ("by: claim:sub", "idempotency.by", "no token"),
+        ] {
+            let found = parse(&text("", idempotency)).map(drop).expect_err(idempotency).to_string();
+            assert!(found.contains(place) && found.contains(says), "{idempotency}: {found}");
+        }
+        let good = parse(&text("", "name: bet.place, by: [ \"cookie:uid\", client-ip ]"));
+        assert!(good.is_ok(), "{good:?}");
+    }
+}
