@@ -19,6 +19,7 @@ mod flagger;
 mod gate;
 mod in_force;
 mod incidents;
+mod keys;
 mod mode;
 pub mod model;
 mod pins;
@@ -79,6 +80,7 @@ fn router(observatory: ControlPlane) -> Router {
     let bounds = middleware::from_fn_with_state(bounds::Places::default(), bounds::bound);
     // Outside the limit: an unauthorized caller does not occupy a place.
     api::guarded(observatory.clone())
+        .merge(keys::routes(observatory.clone()))
         .merge(pins::routes(observatory.clone()))
         .merge(mode::routes(observatory.clone()))
         .layer(bounds)

@@ -17,6 +17,7 @@ mod file;
 mod incidents;
 mod journal;
 mod judge;
+mod key;
 mod manual;
 mod mode;
 mod notices;
@@ -113,6 +114,8 @@ enum Command {
     Notices(notices::NoticesArguments),
     /// Show the pins of a running instance: how many players and rounds each version holds.
     Pins(pins::PinsArguments),
+    /// Show what is known of an idempotency key: whether its request was processed, and how it was answered.
+    Key(key::KeyArguments),
     /// Show events of a running instance: changes, ejections, near-misses, outages.
     Events(events::EventsArguments),
     /// Run a smoke check against a version, whatever its weight.
@@ -165,6 +168,7 @@ pub fn main() -> ExitCode {
         Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Incidents(arguments) => incidents::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Pins(arguments) => pins::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Key(arguments) => key::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Notices(arguments) => notices::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Mode(arguments) => mode::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Record(arguments) => judge::record(&arguments).map(|()| ExitCode::SUCCESS),

@@ -11,6 +11,7 @@ pub mod idempotency;
 pub mod places;
 pub mod rate;
 pub mod read_only;
+pub mod refusal;
 pub mod retry;
 pub mod token;
 pub mod unknown_key;

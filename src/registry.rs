@@ -24,6 +24,7 @@ mod places;
 mod players;
 mod rates;
 mod reads;
+mod refusals;
 mod retries;
 mod served_time;
 mod standing;
@@ -51,16 +52,17 @@ pub use self::{
     key_documents::{KeyDocument, KeyDocuments},
     key_health::{KeyHealth, KeyTrouble},
     key_log::{
-        Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, KnownHash, KnownPrint, RowState,
-        Stored, Unstored,
+        Fingerprint, KeyEnd, KeyId, KeyJob, KeyLog, KeyRow, KeyWatch, KnownHash, KnownPrint,
+        RowState, Stored, Unstored,
     },
-    keys::{Entered, KeyEvent, KeyLease, KeyRules, KeyTable, KeyWait},
+    keys::{Entered, KeyEvent, KeyFacts, KeyLease, KeyRules, KeyState, KeyTable, KeyWait},
     outcomes::{ENDPOINTS, Outcomes},
     pins::{KeptPin, PinChanges, PinCount, PinEvent, PinKey, PinTable, PinnedVersion},
     places::{Asking, LatencyState, Place, PlaceState, PlaceTerms, PlaceWait, Shed},
     players::{Player, PlayerSet},
     rates::{RateKey, RateTable},
     reads::Reads,
+    refusals::RefusalCounts,
     retries::RetryState,
     served_time::{ServedTime, up_ms},
     standing::EndpointStatus,
@@ -93,6 +95,7 @@ pub struct Registry {
     keys: States<(String, String), KeyTable>,
     key_log: OnceLock<KeyLog>,
     rates: States<(String, String, Rate, u32), RateTable>,
+    refusals: States<(String, String), RefusalCounts>,
     places: States<(String, Option<String>), PlaceState>,
     latencies: States<(String, String), LatencyState>,
     issuers: States<(String, String, Vec<JwtAlgorithm>), KeyStore>,
@@ -152,6 +155,7 @@ impl Registry {
             keys: States::new(),
             key_log: OnceLock::new(),
             rates: States::new(),
+            refusals: States::new(),
             places: States::new(),
             latencies: States::new(),
             issuers: States::new(),
@@ -286,6 +290,11 @@ impl Registry {
         self.rates.find(identity, || RateTable::new(rate, keys, fastrand::u64(..)))
     }
 
+    /// The refused requests of `route` of `service`; created if unknown.
+    pub fn refusals(&self, service: &str, route: &str) -> Arc<RefusalCounts> {
+        self.refusals.find((service.to_owned(), route.to_owned()), RefusalCounts::default)
+    }
+
     /// The places of the requests of `service`, or of its `route` alone; created with `terms` if unknown.
     pub fn places(&self, service: &str, route: Option<&str>, terms: PlaceTerms) -> Arc<PlaceState> {
         let identity = (service.to_owned(), route.map(str::to_owned));
@@ -375,6 +384,7 @@ impl Registry {
         // A route may get its policy back.
         self.keys.take_unused_if(KeyTable::is_spent);
         self.rates.take_unused();
+        self.refusals.take_unused();
         self.places.take_unused();
         self.latencies.take_unused();
         self.issuers.take_unused();

@@ -12,6 +12,7 @@ mod ejection;
 mod gate;
 mod incident;
 mod issuer;
+mod key;
 mod mode;
 mod pins;
 mod rollout;
@@ -39,6 +40,7 @@ pub use ejection::{Decisions, Ejected, Ejection, WeightsSet};
 pub use gate::Gate;
 pub use incident::{IncidentList, KeptIn};
 pub use issuer::Issuer;
+pub use key::{KeyAnswer, KeyKnown};
 pub use mode::{
     Mode, ModeAnswer, ModeName, ModeRequest, ModeService, Modes, Notice, NoticeAnswer, NoticeList,
 };

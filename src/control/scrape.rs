@@ -16,6 +16,7 @@ use super::{Controller, controller::Coverage, tasks::ControlPlane};
 use crate::{
     config::units::Weight,
     health::{Cause, WHOLE},
+    policy::refusal::Refusal,
     proxy::Command,
     registry::{AmountState, EndpointState, ErrorKind, PinEvent, RetryReason, Withheld},
     rollout::Phase,
@@ -123,9 +124,10 @@ impl ControlPlane {
             services,
             series,
             keys_kept: keys_kept(&controller),
-            idempotency: snapshot.routes.iter().filter_map(|r| idempotency(&snapshot, r)).collect(),
+            idempotency: idempotency(&snapshot),
             names: controller.names(),
             unrouted: shared.unrouted(),
+            refused: refused(&snapshot),
             rates: rates(&snapshot),
             concurrency: snapshot.concurrency.iter().map(|limit| concurrency(limit)).collect(),
             read_only: snapshot.services.iter().map(read_only).collect(),
@@ -263,19 +265,38 @@ fn keys_kept(controller: &Controller) -> Option<metrics::KeysKept> {
     Some(metrics::KeysKept { failing: health.trouble().is_some(), moved: health.carried_over() })
 }
 
-/// The idempotency keys of `route`, if it has some.
-fn idempotency(snapshot: &Snapshot, route: &Route) -> Option<metrics::Idempotency> {
-    let policy = route.policies.as_ref()?.idempotency.as_ref()?;
-    let table = &policy.table;
-    Some(metrics::Idempotency {
-        service: snapshot.services[route.service as usize].name.to_string(),
-        route: route.label.to_string(),
-        keys: table.len(),
-        limit: policy.rules.most.into(),
-        waiting: table.waiting() as u64,
-        bytes: table.bytes(),
-        events: table.events().map(|(event, count)| (event.label(), count)).collect(),
-    })
+/// The idempotency keys of the routes that have some. Routes that share them are counted once, as the first one.
+fn idempotency(snapshot: &Snapshot) -> Vec<metrics::Idempotency> {
+    let mut known = HashSet::new();
+    let keys = snapshot.routes.iter().filter_map(|route| {
+        let policy = route.policies.as_ref()?.idempotency.as_ref()?;
+        let table = &policy.table;
+        known.insert(Arc::as_ptr(table)).then(|| metrics::Idempotency {
+            service: snapshot.services[route.service as usize].name.to_string(),
+            route: route.label.to_string(),
+            keys: table.len(),
+            unsure: table.unsure(),
+            limit: policy.rules.most.into(),
+            waiting: table.waiting() as u64,
+            bytes: table.bytes(),
+            events: table.events().map(|(event, count)| (event.label(), count)).collect(),
+        })
+    });
+    keys.collect()
+}
+
+/// Refused requests of all routes. Where routes times reasons are many, those that are 0 are left out.
+fn refused(snapshot: &Snapshot) -> Vec<metrics::RefusedUse> {
+    let all = snapshot.routes.len() * Refusal::ALL.len() <= IDLE_SERIES;
+    let each = snapshot.routes.iter().map(|route| {
+        let counts = route.refusals.all().filter(|(_, count)| all || *count > 0);
+        metrics::RefusedUse {
+            service: snapshot.services[route.service as usize].name.to_string(),
+            route: route.label.to_string(),
+            counts: counts.map(|(refusal, count)| (refusal.label(), count)).collect(),
+        }
+    });
+    each.filter(|route| !route.counts.is_empty()).collect()
 }
 
 /// What the limits of rates of all routes have refused.

@@ -232,6 +232,11 @@ impl Rules {
         }
     }
 
+    /// Whether a request that was sent so often is sent no more.
+    pub fn are_spent(&self, attempts: u32) -> bool {
+        attempts >= self.attempts
+    }
+
     /// The reason to repeat after `outcome`, if it is one.
     fn reason(&self, outcome: Outcome) -> Option<RetryReason> {
         let (listed, reason) = match outcome {
@@ -258,15 +263,26 @@ impl Rules {
 
     /// Where a failed request is sent again.
     fn place(&self, failed: &Failed<'_>) -> Place {
-        let Failed { request, unprocessed, has_rescuer, .. } = *failed;
+        match failed.has_rescuer && self.covers(failed.request, failed.unprocessed) {
+            true => Place::Baseline,
+            false => Place::SameVersion,
+        }
+    }
+
+    /// Whether the baseline may answer a failed request.
+    fn covers(&self, request: Request<'_>, unprocessed: bool) -> bool {
         let writes = request.class == Class::Write;
         let covers = match self.rescue {
             Rescue::Off => false,
             Rescue::Reads => !writes || unprocessed,
             Rescue::SharedStore => !writes || unprocessed || request.keyed,
         };
-        let is_rescued = covers && has_rescuer && !request.bound && !(writes && request.fenced);
-        if is_rescued { Place::Baseline } else { Place::SameVersion }
+        covers && !request.bound && !(writes && request.fenced)
+    }
+
+    /// Whether the baseline may answer a request whose connection was lost after it was sent.
+    pub fn rescues_lost(&self, request: Request<'_>) -> bool {
+        self.on.contains(&RetryOn::Reset) && self.covers(request, false)
     }
 
     /// The pause after `attempts`: full jitter, so that requests that failed together do not come
@@ -292,7 +308,7 @@ pub fn decide(rules: &Rules, failed: &Failed<'_>, may_spend: impl FnOnce() -> bo
     if failed.begun {
         return Next::GiveUp(Withheld::Begun);
     }
-    if failed.attempts >= rules.attempts {
+    if rules.are_spent(failed.attempts) {
         return Next::GiveUp(Withheld::Attempts);
     }
     let place = rules.place(failed);

@@ -9,8 +9,9 @@ use super::{
     grpc,
     head::RequestHead,
     in_flight::InFlight,
+    log_text::LogText,
     problem::{Problem, RETRY_AFTER},
-    rejected::{LogText, Rejected, Stop},
+    rejected::{Rejected, Routed, Stop},
     response_mode::{Protocol, ResponseMode},
     rewrite::RequestId,
     waiting::Waiting,
@@ -67,16 +68,16 @@ impl Admitted<'_, '_> {
         }
     }
 
-    /// Stops an admitted request; `read` bytes of it have arrived.
+    /// Stops an admitted request that was `routed` there; `read` bytes of it have arrived.
     #[cold]
-    pub(super) fn stop(self, stop: Stop, read: usize) -> Box<Rejected> {
+    pub(super) fn stop(self, stop: Stop, read: usize, routed: Option<Routed>) -> Box<Rejected> {
         let whole = whole(self.head, self.head_bytes, read);
         let (id, mode, log) = (Some(self.id), self.mode, self.log);
         let (problem, extra, waiting) = match stop {
             Stop::Answer(problem, extra) => (problem, extra, None),
             Stop::Wait(wait) => (GONE, None, Some(Box::new(Waiting::new(wait, self.in_flight)))),
         };
-        Box::new(Rejected { problem, extra, id, mode, whole, log, waiting })
+        Box::new(Rejected { problem, extra, id, mode, whole, log, routed, waiting })
     }
 }
 
@@ -127,14 +128,15 @@ pub(super) fn admit<'a, 'b>(
         Ok(in_flight) => in_flight,
         Err(problem) => {
             let whole = whole(head, head_bytes, read.len());
-            let (id, extra, waiting) = (Some(id), None, None);
-            return Err(Box::new(Rejected { problem, extra, id, mode, whole, log, waiting }));
+            let (id, extra, routed, waiting) = (Some(id), None, None, None);
+            let rejected = Rejected { problem, extra, id, mode, whole, log, routed, waiting };
+            return Err(Box::new(rejected));
         }
     };
     let method = head.method;
     let admitted = Admitted { head, head_bytes, forwarded, address, id, mode, log, in_flight };
     match ends_here {
-        true => Err(admitted.stop(Problem::of_last(method).into(), read.len())),
+        true => Err(admitted.stop(Problem::of_last(method).into(), read.len(), None)),
         false => Ok(admitted),
     }
 }
@@ -153,6 +155,7 @@ fn log_text(
             host: head.authority.into(),
             // The path of a smoke request may have secrets.
             path: connected.smoke.as_ref().map_or(&*head.path, |smoke| &smoke.path).into(),
+            who: Default::default(),
         })
     })
 }

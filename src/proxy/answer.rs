@@ -18,6 +18,7 @@ use super::{
     plan::Plan,
     problem::ProxyError,
     turn::Turn,
+    uploading::Uploading,
 };
 
 /// Relays the response whose head arrived at `began` and is in the turn's `response`, and returns the endpoint's
@@ -30,11 +31,13 @@ pub(super) async fn answer(turn: &mut Turn<'_>, began: Instant) -> NextState {
         record.streams();
     }
     let mut stall = None;
-    let upload = if attempt.uploads() { plan.upload() } else { None };
+    let mut upload = if attempt.uploads() { Uploading::begin(plan) } else { None };
     let relayed = poll_fn(|cx| {
         let polled = poll_answer(cx, attempt, client, plan, response, answer, began);
         if polled.is_pending() {
-            if attempt.uploads() && plan.is_cut(upload.as_ref(), cx) {
+            if let (true, Some(upload)) = (attempt.uploads(), &mut upload)
+                && upload.makes_way(cx, attempt, client)
+            {
                 return Poll::Ready(Err(AttemptError::ClientSlow));
             }
             record.goes_on();

@@ -12,8 +12,16 @@ use crate::{
     snapshot::{Decision, Snapshot, Standing},
 };
 
-/// The decision for the `admitted` request by `snapshot`, with what few requests get beside it, or why there is none.
-/// `request` is a view of it.
+/// A request without a decision.
+pub(super) struct Unassigned {
+    /// Number of its route, if it has one.
+    pub(super) route: Option<u32>,
+    /// Why it does not go on.
+    pub(super) stop: Stop,
+}
+
+/// The decision for the `admitted` request by `snapshot`, with what few requests get beside it; or its route, if it has
+/// one, and why there is none. `request` is a view of it.
 #[inline(always)]
 pub(super) fn assign(
     worker: &Worker,
@@ -21,7 +29,7 @@ pub(super) fn assign(
     admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
     passed: &mut Passed,
-) -> Result<(Decision, Option<Box<RareOptions>>), Stop> {
+) -> Result<(Decision, Option<Box<RareOptions>>), Unassigned> {
     let number = match &snapshot.routing_issuer {
         None => snapshot.route_of(request),
         Some(issuer) => {
@@ -29,7 +37,23 @@ pub(super) fn assign(
             snapshot.route_of(&RequestView { claims: claims.as_deref(), ..*request })
         }
     };
-    let Some(number) = number else { return Err(ProxyError::NoRoute.problem().into()) };
+    let Some(number) = number else {
+        return Err(Unassigned { route: None, stop: ProxyError::NoRoute.problem().into() });
+    };
+    assign_on(number, worker, snapshot, admitted, request, passed)
+        .map_err(|stop| Unassigned { route: Some(number), stop })
+}
+
+/// The decision for a request on the route with this `number`.
+#[inline(always)]
+fn assign_on(
+    number: u32,
+    worker: &Worker,
+    snapshot: &Snapshot,
+    admitted: &Admitted<'_, '_>,
+    request: &RequestView<'_>,
+    passed: &mut Passed,
+) -> Result<(Decision, Option<Box<RareOptions>>), Stop> {
     let route = &snapshot.routes[number as usize];
     let (mut rare, mut queues) = (None, false);
     if let Some(policies) = &route.policies {

@@ -1,11 +1,13 @@
-//! Whether a request that was assigned to a version begins now: its idempotency key, the fence of its service and the
-//! limits of requests in flight, in this order. What it waits for longest comes first, so that it holds nothing of what
+//! Whether a request that was assigned to a version begins now: its idempotency key, its body where places are limited, the
+//! fence of its service and the limits of requests in flight, in this order. What it waits for longest comes first, so that it holds nothing of what
 //! comes later meanwhile.
 
 use std::rc::Rc;
 
 use super::{
     admit::Admitted,
+    arriving::Arriving,
+    body::Framing,
     client::Client,
     concurrency,
     fence::{self, Entry},
@@ -75,6 +77,14 @@ pub(super) fn begin(
             return Ok(Begin::Again);
         }
     }
+    if is_player
+        && route.concurrency.is_some()
+        && key.is_none()
+        && !passed.arrived
+        && let Some(arriving) = arriving(admitted, client, route)
+    {
+        return Err(Stop::Wait(Wait::Arriving(arriving)));
+    }
     let begun = take_turn(worker, place, is_player, passed, rare);
     match (&begun, key) {
         (_, None) => {}
@@ -84,6 +94,22 @@ pub(super) fn begin(
         (Err(Stop::Answer(..)), _) => {}
     }
     begun
+}
+
+/// What has yet to arrive of the body of the request that was `admitted` on a `route` where places are limited, if that is
+/// waited for. A call, and a request to switch the protocol, may wait for what the version says.
+fn arriving(admitted: &Admitted<'_, '_>, client: &Client, route: &Route) -> Option<Arriving> {
+    let (head, head_bytes) = (admitted.head, admitted.head_bytes);
+    let here = client.inbox.len().saturating_sub(head_bytes);
+    let framing = match head.framing {
+        Framing::Length(length) if length <= here as u64 => return None,
+        // On a stream there are no chunks: the body ends with the stream.
+        Framing::Chunked if client.stream.is_stream() => Framing::UntilClose,
+        framing => framing,
+    };
+    let (expects_continue, limits) = (head.expects_continue, route.body);
+    let waits = !admitted.mode.grpc && head.upgrade.is_none();
+    waits.then_some(Arriving { head_bytes, framing, expects_continue, limits })
 }
 
 /// Asks the fence of the service and the limits of requests in flight.

@@ -7,14 +7,13 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{
     admit::Admitted,
     problem::{Extra, Problem, RETRY_AFTER},
-    question::{Question, fail},
+    question::{Question, fail, new_client},
     rejected::Stop,
     waiting::{Passed, Wait},
     worker::Worker,
 };
 use crate::{
     config::schema::OnFailure,
-    http_client::client,
     policy::external::Verdict,
     registry::{AnswerKey, Asked, AuthorizerState},
     routing::RequestView,
@@ -118,11 +117,7 @@ fn client_of(authorizer: &Authorizer, worker: &Worker) -> Option<reqwest::Client
     if let Some(client) = clients.get(&authorizer.number) {
         return Some(client.clone());
     }
-    let tls = authorizer.state.tls();
-    if authorizer.is_encrypted && tls.is_none() {
-        return None;
-    }
-    let made = client(tls.as_deref().filter(|_| authorizer.is_encrypted)).ok()?;
+    let made = new_client(authorizer)?;
     if clients.len() >= MOST_CLIENTS {
         clients.clear();
     }

@@ -22,6 +22,7 @@ use super::{
     sending::Sending,
     trailers::permitted,
     turn::Turn,
+    uploading::Uploading,
 };
 use crate::{config::schema::Protocol, snapshot::Version};
 
@@ -40,8 +41,8 @@ pub(super) async fn forward<'a>(
     record.attempt(target, began);
     client.deadline.set(sending.due);
 
-    // A request that cannot be sent again must not be sent on a dead connection.
-    let thorough = !plan.idempotent || sending.rest.is_some();
+    // A request that cannot be sent again, or only so often, must not be sent on a dead connection.
+    let thorough = !plan.idempotent || sending.rest.is_some() || sending.attempts.is_some();
     let (endpoint, encrypted) = (target.endpoint().id, version.tls.is_some());
     let pooled = match (sending.failed, version.protocol) {
         (Some(_), _) => None,
@@ -121,10 +122,12 @@ pub(super) async fn forward<'a>(
     let late_at = |asked: Instant| patience.map(|patience| asked + patience);
     client.deadline.notice_at(if sending.uploading { None } else { late_at(began) });
     let (mut sends, mut stall) = (false, None);
-    let upload = if sending.uploading { plan.upload() } else { None };
+    let mut upload = if sending.uploading { Uploading::begin(plan) } else { None };
     let head = poll_fn(|cx| {
         let polled = poll_head(cx, attempt, client, plan, request, response, answer);
-        if polled.is_pending() && attempt.uploads() && plan.is_cut(upload.as_ref(), cx) {
+        if let (Poll::Pending, true, Some(upload)) = (&polled, attempt.uploads(), &mut upload)
+            && upload.makes_way(cx, attempt, client)
+        {
             return Poll::Ready(Err(AttemptError::ClientSlow));
         }
         // A client that ends its side while it waits has probably left. It gets its response, but the

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 
 use super::{
     attempt::AttemptError, body::Framing, channel::MessageIo as _, head_text, ousted::is_ousted,
-    problem::ProxyError, sending::Sending, trailers::permitted, turn::Turn, whole_body::WholeBody,
+    problem::ProxyError, sending::Sending, trailers::permitted, turn::Turn, uploading::Uploading,
+    whole_body::WholeBody,
 };
 
 /// The body of `turn`'s request is waited for at most as long as `wait`, and kept if it has at most
@@ -31,11 +32,13 @@ pub(super) async fn gather_soon(
         return Ok(());
     }
     let mut body = WholeBody::left(framing, most);
-    let (client, plan, upload) = (&mut *turn.client, turn.plan, turn.plan.upload());
+    let (client, plan, upload) = (&mut *turn.client, turn.plan, Uploading::begin(turn.plan));
     client.deadline.set(Instant::now() + wait);
     let whole = poll_fn(|cx| match body.poll(cx, client) {
         Poll::Ready(read) => Poll::Ready(Some(read.is_ok())),
-        Poll::Pending if plan.is_cut(upload.as_ref(), cx) => Poll::Ready(None),
+        Poll::Pending if upload.as_ref().is_some_and(|upload| upload.is_cut(cx)) => {
+            Poll::Ready(None)
+        }
         Poll::Pending => client.deadline.poll_passed(cx).map(|()| Some(false)),
     });
     let whole = whole.await.ok_or(AttemptError::ClientSlow)?;

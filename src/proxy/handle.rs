@@ -20,6 +20,7 @@ use super::{
     gather_soon::gather_soon,
     head::HeadError,
     ousted::is_ousted,
+    own::Own,
     pieces::Pieces,
     plan::{Plan, plan},
     problem::ProxyError,
@@ -59,7 +60,7 @@ pub(super) async fn handle(client: &mut Client, worker: &Rc<Worker>) -> NextStat
             }
             match client.begins_http2(refused.problem.status) {
                 true => NextState::Http2,
-                false => refuse(client, worker, &refused).await,
+                false => refuse(client, worker, &refused, passed.rates.as_deref()).await,
             }
         }
     }
@@ -133,14 +134,15 @@ async fn hold(
                 (held.problem, held.extra) = (problem, extra);
                 break;
             }
-            Waited::Replay(answer) => {
+            Waited::Replay(answer, waited) => {
                 let added = passed.rates.as_deref().unwrap_or_default();
                 let added = [added, REPLAYED].concat();
-                return replay(client, worker, &held, (&answer, "replayed"), &added).await;
+                let own = if waited { Own::Held } else { Own::Replayed };
+                return replay(client, worker, &held, (&answer, own), &added).await;
             }
             Waited::Own(answer) => {
                 let added = passed.rates.as_deref().unwrap_or_default();
-                return replay(client, worker, &held, (&answer, "notices"), added).await;
+                return replay(client, worker, &held, (&answer, Own::Notices), added).await;
             }
         }
         let (mut request, mut planned) = (worker.blocks.take(), None);
@@ -163,7 +165,7 @@ async fn hold(
             }
         }
     }
-    refuse(client, worker, &held).await
+    refuse(client, worker, &held, passed.rates.as_deref()).await
 }
 
 /// Reads until a head is complete, and plans the request.
@@ -286,6 +288,7 @@ fn after_no_connection(turn: &mut Turn<'_>, sending: &mut Sending, fault: ProxyE
 /// the request, or failed.
 #[cold]
 fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptError) -> Next {
+    let spent = retry::are_spent(turn, sending);
     let Turn { plan, request, record, attempt: made, unread_body, .. } = turn;
     let Some(attempt) = made else {
         let AttemptError::Failed(fault) = error else { return Next::Fail(error) };
@@ -323,10 +326,13 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
             reused: attempt.reused,
             refused,
             repeated: sending.failed.is_some(),
+            spent,
         }) && !record.target().is_some_and(|target| is_ousted(plan, turn.worker, target.version));
     if again {
         if let Some(attempts) = &mut sending.attempts {
-            attempts.note(attempt.is_unprocessed());
+            let is_counted = !attempt.is_unprocessed();
+            attempts.note(!is_counted);
+            attempts.made += u32::from(is_counted);
         }
         sending.failed = Some(attempt.connection());
         sending.began = Instant::now();

@@ -10,7 +10,7 @@ mod kept;
 
 use std::cell::RefCell;
 
-use super::{head::ResponseHead, tap::Tap};
+use super::{head::ResponseHead, log_text::KeyUse, tap::Tap};
 use crate::{
     policy::idempotency::Spelling,
     registry::{KeptAnswer, KeyLease},
@@ -40,6 +40,12 @@ impl Key {
     /// How the first request with the key wrote it; `None` if this is the first one, or if that is not known.
     pub(super) fn spelling(&self) -> Option<Spelling> {
         self.lease.spelling()
+    }
+
+    /// Its name in the access log, and whether a request with it has been sent before.
+    pub(super) fn logged(&self) -> (u64, KeyUse) {
+        let used = if self.lease.was_unsure() { KeyUse::Asked } else { KeyUse::New };
+        (self.lease.id().short(), used)
     }
 
     /// An attempt is made. What came of the one before is not the response.

@@ -10,13 +10,17 @@ use super::{
     body::Framing,
     client::Client,
     idempotency::{Beginning, FIELD, Key, Reading, TOO_LARGE, explained, is_key},
+    log_text::KeyUse,
     problem::{Problem, RETRY_AFTER},
     rejected::Stop,
     waiting::{Passed, Wait},
 };
 use crate::{
-    policy::idempotency::{Spelling, parse_key},
-    registry::{Fingerprint, KeyEvent},
+    policy::{
+        class::Class,
+        idempotency::{Spelling, parse_key},
+    },
+    registry::{Fingerprint, KeyEvent, KeyId},
     routing::RequestView,
     snapshot::{Idempotency, Route, Service},
 };
@@ -51,9 +55,7 @@ pub(super) fn begin(
     let Some((key, spelling)) = key(policy, admitted)? else { return Ok(None) };
     let length = gather(policy, route, admitted, (client, passed.body.is_some()))?;
     let body = &client.inbox.data()[admitted.head_bytes..][..length];
-    let player = service.cohort.key(view, &route.params);
-    let source = service.cohort.label(player.source);
-    let id = policy.table.id((source, player.value), &key);
+    let id = id(policy, (route, service), view, &key);
     let asked = (view.method, view.path, view.query);
     let print = Fingerprint::of(view.host, asked, body, spelling);
     let beginning = Beginning::new(policy, id, print);
@@ -61,6 +63,31 @@ pub(super) fn begin(
         Some(key) => Ok(Some(key)),
         None => Err(Stop::Wait(Wait::Key(Box::new(beginning)))),
     }
+}
+
+/// The key `key` of the player who sent the request.
+fn id(
+    policy: &Idempotency,
+    (route, service): (&Route, &Service),
+    view: &RequestView<'_>,
+    key: &[u8],
+) -> KeyId {
+    let players = policy.by.as_ref().unwrap_or(&service.cohort);
+    let player = players.key(view, &route.params);
+    policy.table.id((players.label(player.source), player.value), key)
+}
+
+/// What names the key of a request in the access log that was refused or waits, if it has one.
+#[cold]
+pub(super) fn logged(
+    (route, service): (&Route, &Service),
+    (admitted, view): (&Admitted<'_, '_>, &RequestView<'_>),
+) -> Option<(u64, KeyUse)> {
+    let policy = route.policies.as_ref()?.idempotency.as_ref()?;
+    let is_write = route.class.unwrap_or_else(|| Class::of(view.method)) == Class::Write;
+    let field = admitted.head.headers.iter().find(|field| is_key(field.name))?;
+    let key = parse_key(field.value).ok().filter(|_| is_write)?;
+    Some((id(policy, (route, service), view, &key).short(), KeyUse::Refused))
 }
 
 /// Whether the head of the request that was `admitted` is another one because `key` has begun, so that it must be planned

@@ -5,6 +5,8 @@
 //! that limit in total, and another second for every `rate` bytes that arrive: it is ended unless
 //! it keeps that rate on average. Bytes of the framing (chunk sizes, extensions, trailers) do not
 //! count. Streams, such as events and gRPC calls, have no such limit.
+//!
+//! An upload that has a place among the requests in flight has to be faster while others want the place.
 
 use tokio::time::{Duration, Instant};
 
@@ -21,9 +23,28 @@ pub(super) fn due(limits: BodyLimits, began: Instant, moved: u64) -> Option<Inst
     began.checked_add(limits.timeout.saturating_mul(GRACE) + Duration::from_millis(millis))
 }
 
+/// While others want the place of an upload, it has to bring bytes in every such span.
+pub(super) const SPAN: Duration = Duration::from_secs(5);
+
+/// What it has to bring, in bytes per second.
+const WANTED_RATE: u64 = 8 << 10;
+
+/// Whether an upload that has brought `came` bytes in `span` keeps its place from others.
+pub(super) fn is_too_slow(came: u64, span: Duration) -> bool {
+    u128::from(came) * 1000 < u128::from(WANTED_RATE) * span.as_millis()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_upload_keeps_its_place_at_8_kib_a_second() {
+        assert!(is_too_slow(0, SPAN) && is_too_slow((40 << 10) - 1, SPAN));
+        assert!(!is_too_slow(40 << 10, SPAN) && !is_too_slow(u64::MAX, SPAN));
+        assert!(is_too_slow(2457, Duration::from_millis(300)));
+        assert!(!is_too_slow(2458, Duration::from_millis(300)));
+    }
 
     #[test]
     fn a_body_has_some_time_and_more_the_more_came() {

@@ -54,6 +54,11 @@ pub(super) struct WaitForPlace {
 }
 
 impl Places {
+    /// Whether others wait for one of them, or would find none.
+    pub(super) fn are_wanted(&self) -> bool {
+        self.own.iter().chain(&self.shared).any(Place::is_wanted)
+    }
+
     /// Gives back the places of limits that follow the latency.
     pub(super) fn give_back_adaptive(&mut self, limits: &RouteConcurrency) {
         let is_adaptive = |limit: &Option<Arc<ConcurrencyLimit>>| {

@@ -1,12 +1,12 @@
 //! The decisions about a request, made when its head is complete, for the stages that follow.
 
-use std::{cell::RefCell, mem::MaybeUninit, net::IpAddr, rc::Rc, task::Context, time::Duration};
+use std::{cell::RefCell, mem::MaybeUninit, net::IpAddr, rc::Rc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
-    admit::admit,
-    assign::assign,
+    admit::{Admitted, admit},
+    assign::{Unassigned, assign},
     begin::{Begin, Place, begin},
     body::Framing,
     buffer::Buffer,
@@ -15,10 +15,12 @@ use super::{
     head::{Fields, MAX_FIELDS, NO_KINDS, parse_request},
     idempotency::Key,
     in_flight::InFlight,
+    keyed,
+    log_text::LogText,
     pin::{self, PinTurn},
     places::Places,
     rare::RareOptions,
-    rejected::{LogText, Rejected},
+    rejected::{Rejected, Routed, Stop},
     render::render,
     response_mode::ResponseMode,
     rewrite::RequestId,
@@ -28,7 +30,8 @@ use super::{
 };
 use crate::{
     policy::class::{Class, is_idempotent},
-    registry::{Origin, Player, Upload},
+    registry::{Origin, Player},
+    routing::RequestView,
     snapshot::{AssignedBy, Decision, Route, Service, Version},
 };
 
@@ -127,19 +130,6 @@ impl Plan {
         (self.class == Class::Write && self.service().fence.is_some()) || self.key().is_some()
     }
 
-    /// The upload of the request's body, if it is a write that may have to make way for a move of its service's
-    /// writes.
-    #[cold]
-    pub(super) fn upload(&self) -> Option<Upload> {
-        let fence = self.service().fence.as_ref().filter(|_| self.class == Class::Write);
-        fence.map(|fence| Upload::begin(&fence.state))
-    }
-
-    /// Whether the upload is to be ended.
-    pub(super) fn is_cut(&self, upload: Option<&Upload>, cx: &Context<'_>) -> bool {
-        upload.is_some_and(|upload| upload.poll_cut(cx, &self.version().name).is_ready())
-    }
-
     pub(super) fn route(&self) -> &Route {
         &self.snapshot.routes[self.decision.route as usize]
     }
@@ -189,11 +179,13 @@ pub(super) fn plan(
     let (decision, mut rare) = match client.connected.smoke.as_deref() {
         None => match assign(worker, &snapshot, &admitted, &view, passed) {
             Ok(assigned) => assigned,
-            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
+            Err(Unassigned { route, stop }) => {
+                return Err(stopped(admitted, client, (&snapshot, route), stop, passed));
+            }
         },
         Some(target) => match smoke::assign(worker, &snapshot, &view, target) {
             Ok(decision) => (decision, None),
-            Err(problem) => return Err(admitted.stop(problem.into(), client.inbox.len())),
+            Err(problem) => return Err(admitted.stop(problem.into(), client.inbox.len(), None)),
         },
     };
 
@@ -208,7 +200,10 @@ pub(super) fn plan(
                 drop(admitted);
                 return plan(client, worker, request, planned, passed);
             }
-            Err(stop) => return Err(admitted.stop(stop, client.inbox.len())),
+            Err(stop) => {
+                let route = Some(decision.route);
+                return Err(stopped(admitted, client, (&snapshot, route), stop, passed));
+            }
         }
     }
     if let Some(lines) = passed.lines() {
@@ -250,6 +245,11 @@ pub(super) fn plan(
     {
         rare.get_or_insert_default().ends_by = began.checked_add(timeout);
     }
+    if let Some(log) = &admitted.log {
+        let view = RequestView { claims: passed.claims.as_deref(), ..view };
+        let key = rare.as_ref().and_then(|rare| rare.key.as_deref());
+        log.note(service.cohort.key(&view, &route.params), key.map(Key::logged));
+    }
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);
     *planned = Some(Plan {
         decision,
@@ -272,6 +272,26 @@ pub(super) fn plan(
         snapshot: Rc::clone(&snapshot),
     });
     Ok(())
+}
+
+/// Stops the request that was `admitted`, and routed by the snapshot if it has a route.
+#[cold]
+fn stopped(
+    admitted: Admitted<'_, '_>,
+    client: &Client,
+    (snapshot, route): (&Rc<WorkerSnapshot>, Option<u32>),
+    stop: Stop,
+    passed: &Passed,
+) -> Box<Rejected> {
+    let routed = route.map(|route| Routed { snapshot: Rc::clone(snapshot), route });
+    if let (Some(routed), Some(log), None) = (&routed, &admitted.log, &client.connected.smoke) {
+        let view = admitted.view(&client.connected);
+        let view = RequestView { claims: passed.claims.as_deref(), ..view };
+        let (route, service) = (routed.route(), routed.service());
+        let key = keyed::logged((route, service), (&admitted, &view));
+        log.note(service.cohort.key(&view, &route.params), key);
+    }
+    admitted.stop(stop, client.inbox.len(), routed)
 }
 
 /// The network of a client, as the comparison distinguishes networks: IPv4 /24, IPv6 /48.

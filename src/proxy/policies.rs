@@ -52,6 +52,10 @@ pub(super) fn ask(
         additions.claims = Some(claims);
     }
     let claims = additions.claims.clone();
+    if admitted.log.is_some() && claims.is_some() {
+        // The log names the player also if the request is refused.
+        passed.claims.clone_from(&claims);
+    }
     let request = &RequestView { claims: claims.as_deref(), ..*request };
     if !policies.rates.is_empty() {
         let lines = match &passed.rates {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use tokio::time::timeout_at;
 
 use crate::{
-    http_client::why,
+    http_client::{client, why},
     policy::external::Verdict,
     registry::{AnswerKey, AskTurn, Asked},
     snapshot::Authorizer,
@@ -64,7 +64,8 @@ impl Question {
     /// Asks, until `until` at the latest.
     async fn asked(self, until: Instant) -> Arc<Verdict> {
         let Self { authorizer, client, request, .. } = self;
-        let verdict = match timeout_at(until.into(), client.execute(request)).await {
+        let answer = timeout_at(until.into(), execute(&authorizer, &client, request));
+        let verdict = match answer.await {
             Ok(Ok(answer)) => {
                 let verdict = Verdict::of(answer.status(), answer.headers(), &authorizer.copy);
                 if verdict == Verdict::Failed {
@@ -88,6 +89,35 @@ impl Question {
         }
         Arc::new(verdict)
     }
+}
+
+/// Sends the question; once more, on a connection of its own, if the one that was kept turned out closed. A question changes
+/// nothing, so it may be asked twice.
+async fn execute(
+    authorizer: &Authorizer,
+    client: &reqwest::Client,
+    request: reqwest::Request,
+) -> reqwest::Result<reqwest::Response> {
+    let again = request.try_clone();
+    let error = match client.execute(request).await {
+        Ok(answer) => return Ok(answer),
+        Err(error) => error,
+    };
+    let is_lost = error.is_request() && !error.is_connect() && !error.is_timeout();
+    match (again.filter(|_| is_lost), new_client(authorizer)) {
+        // All that are kept may be closed, so none of them is tried.
+        (Some(request), Some(fresh)) => fresh.execute(request).await,
+        _ => Err(error),
+    }
+}
+
+/// A client of `authorizer` without connections; `None` if it cannot be called yet.
+pub(super) fn new_client(authorizer: &Authorizer) -> Option<reqwest::Client> {
+    let tls = authorizer.state.tls();
+    if authorizer.is_encrypted && tls.is_none() {
+        return None;
+    }
+    client(tls.as_deref().filter(|_| authorizer.is_encrypted)).ok()
 }
 
 /// Counts and logs that the authorizer failed.

@@ -6,18 +6,16 @@ use tokio::time::Instant;
 
 use super::{
     amounts,
-    client::Client,
     elapsed::micros,
     grpc, overload,
     plan::Plan,
-    problem::{Problem, ProxyError},
-    rejected::Rejected,
+    problem::ProxyError,
     target::Target,
     trial::{Subject, Trial},
     worker::Worker,
 };
 use crate::{
-    registry::{EndpointState, ErrorKind, KeptAnswer, RetryReason, Withheld},
+    registry::{EndpointState, ErrorKind, RetryReason, Withheld},
     snapshot::{AssignedBy, Version},
     telemetry::{access_log::Entry, collector::Sample},
 };
@@ -404,7 +402,7 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());
-        let repeats = self.repeats.as_deref();
+        let (repeats, who) = (self.repeats.as_deref(), text.who.get());
         push_line(
             self.worker,
             &Entry {
@@ -432,6 +430,10 @@ impl<'a> RequestRecord<'a> {
                 rescued_by: self
                     .rescuer(self.outcome.unwrap_or(self.status))
                     .map(|version| &*version.name),
+                policy: None,
+                player: who.player.map(|(player, _)| player),
+                key: who.key.map(|(key, _)| key),
+                key_use: who.key.map(|(_, used)| used.label()),
             },
         );
     }
@@ -456,73 +458,8 @@ impl Drop for RequestRecord<'_> {
     }
 }
 
-/// Records a request that was sent to no version.
-pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
-    let Problem { status, kind, .. } = refused.problem;
-    let cohort = client.connected.smoke.is_some().then_some("smoke");
-    record_own(worker, client, refused, (status, 0), (cohort, Some(kind)));
-}
-
-/// Counts and logs a request that got a response again that was kept, or one that the proxy made.
-pub(super) fn record_replayed(
-    worker: &Worker,
-    client: &Client,
-    held: &Rejected,
-    (answer, cohort): (&KeptAnswer, &'static str),
-) {
-    let sent = (answer.status, answer.body.len() as u64);
-    record_own(worker, client, held, sent, (Some(cohort), None));
-}
-
-/// Counts and logs a request that no version got: with status and length of its response, and `cohort` and fault.
-fn record_own(
-    worker: &Worker,
-    client: &Client,
-    refused: &Rejected,
-    (status, bytes_out): (u16, u64),
-    (cohort, fault): (Option<&'static str>, Option<&'static str>),
-) {
-    if client.connected.smoke.is_none() {
-        worker.shared.cells.of(worker.id).count_unrouted(status);
-    }
-    if worker.snapshot().access_log.is_none() {
-        return;
-    }
-    let text = refused.log.as_deref();
-    // A head that could not be read was not sampled either; it is always worth a line.
-    if text.is_none() && refused.id.is_some() {
-        return;
-    }
-    push_line(
-        worker,
-        &Entry {
-            unix_us: began_unix_us(0),
-            request_id: refused.id.as_ref().map_or(&[][..], |id| id.as_str().as_bytes()),
-            client: text.map_or(client.connected.address, |t| t.client),
-            method: text.map_or(&[], |t| t.method.as_bytes()),
-            host: text.map_or(&[], |t| t.host.as_bytes()),
-            path: text.map_or(&[], |t| t.path.as_bytes()),
-            protocol: refused.mode.protocol.name(),
-            status,
-            service: None,
-            version: None,
-            endpoint: None,
-            route: None,
-            cohort,
-            bytes_in: 0,
-            bytes_out,
-            duration_us: 0,
-            upstream_us: None,
-            fault,
-            retries: 0,
-            retry: None,
-            withheld: None,
-            rescued_by: None,
-        },
-    );
-}
-
-fn push_line(worker: &Worker, entry: &Entry<'_>) {
+/// Appends a line to those that the worker hands over.
+pub(super) fn push_line(worker: &Worker, entry: &Entry<'_>) {
     let mut lines = worker.lines.borrow_mut();
     lines.push(entry);
     if lines.is_full()
@@ -533,7 +470,8 @@ fn push_line(worker: &Worker, entry: &Entry<'_>) {
     worker.keep_ticking();
 }
 
-fn began_unix_us(duration_us: u32) -> u64 {
+/// When a request began that has ended now, in microseconds since 1970.
+pub(super) fn began_unix_us(duration_us: u32) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     now.as_micros() as u64 - u64::from(duration_us)
 }

@@ -1,14 +1,17 @@
 //! Requests that are answered by the proxy, before any version gets them.
 
-use std::net::IpAddr;
+use std::rc::Rc;
 
 use super::{
     head::HeadError,
+    log_text::LogText,
     problem::{Extra, Problem},
     response_mode::ResponseMode,
     rewrite::RequestId,
     waiting::{Wait, Waiting},
+    worker::WorkerSnapshot,
 };
+use crate::snapshot::{Route, Service};
 
 /// Why a request does not go on.
 pub(super) enum Stop {
@@ -34,18 +37,27 @@ pub(super) struct Rejected {
     /// Length of the request in bytes, if it was read to its end and the connection can be kept.
     pub(super) whole: Option<usize>,
     pub(super) log: Option<Box<LogText>>,
+    /// Where it was routed to; `None` if it was not.
+    pub(super) routed: Option<Routed>,
     /// It waits, and is planned again; `problem` is not sent then.
     pub(super) waiting: Option<Box<Waiting>>,
 }
 
-/// The fields of an access log line that come from a request's head.
-#[derive(Debug)]
-pub(super) struct LogText {
-    /// The client's address; behind a trusted proxy it differs from the connection's.
-    pub(super) client: IpAddr,
-    pub(super) method: Box<str>,
-    pub(super) host: Box<str>,
-    pub(super) path: Box<str>,
+/// Where a request was routed to that is answered by the proxy.
+pub(super) struct Routed {
+    pub(super) snapshot: Rc<WorkerSnapshot>,
+    /// Number of the route.
+    pub(super) route: u32,
+}
+
+impl Routed {
+    pub(super) fn route(&self) -> &Route {
+        &self.snapshot.routes[self.route as usize]
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        &self.snapshot.services[self.route().service as usize]
+    }
 }
 
 impl Rejected {
@@ -59,6 +71,7 @@ impl Rejected {
             mode: ResponseMode::UNREAD,
             whole: None,
             log: None,
+            routed: None,
             waiting: None,
         }
     }

@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::{
     client::{Client, NextState},
-    record::record_replayed,
+    own::{Own, record_replayed},
     rejected::Rejected,
     reply::{answered, flush},
     rewrite::{put_field, put_status},
@@ -15,13 +15,13 @@ use crate::registry::KeptAnswer;
 /// The field that says that a response is sent again.
 pub(super) const REPLAYED: &[u8] = b"Idempotent-Replayed: true\r\n";
 
-/// Sends `answer`, which the access log calls `cohort`, with the `added` lines, to the `client` of a request that was
-/// not sent to a version, `held`.
+/// Sends `answer`, which is the proxy's `own`, with the `added` lines, to the `client` of a request that was not sent to a
+/// version, `held`.
 pub(super) async fn replay(
     client: &mut Client,
     worker: &Worker,
     held: &Rejected,
-    (answer, cohort): (&KeptAnswer, &'static str),
+    (answer, own): (&KeptAnswer, Own),
     added: &[u8],
 ) -> NextState {
     let mode = held.mode;
@@ -48,6 +48,6 @@ pub(super) async fn replay(
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
-    record_replayed(worker, client, held, (answer, cohort));
+    record_replayed(worker, client, held, (answer, own));
     answered(client, flushed, held.whole, keep)
 }

@@ -16,8 +16,8 @@ use super::{
     channel::{Channel, MessageIo as _},
     client::{Client, NextState},
     head::HeadError,
+    own::record_refused,
     problem::{Extra, Problem, ProxyError},
-    record::record_refused,
     rejected::Rejected,
     response_mode::ResponseMode,
     rewrite::RequestId,
@@ -79,8 +79,14 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     }
 }
 
-/// Answers a request that was rejected before it was planned.
-pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejected) -> NextState {
+/// Answers a request that was rejected before it was planned. `rates` are the lines that tell of the limits of which it has
+/// taken its part.
+pub(super) async fn refuse(
+    client: &mut Client,
+    worker: &Worker,
+    refused: &Rejected,
+    rates: Option<&[u8]>,
+) -> NextState {
     if let Some(smoke) = &client.connected.smoke {
         smoke.note(&refused.problem);
     }
@@ -88,7 +94,14 @@ pub(super) async fn refuse(client: &mut Client, worker: &Worker, refused: &Rejec
     let is_last = worker.parting.get() || writable::ends_connection(&refused.problem);
     let keep = refused.whole.is_some() && mode.keep_alive && !is_last;
     let mut response = worker.blocks.take();
-    let extra = refused.extra.as_deref();
+    let told = rates.map(|rates| {
+        let (fields, members) = match refused.extra.as_deref() {
+            Some(extra) => (&*extra.fields, &*extra.members),
+            None => (&[][..], ""),
+        };
+        Extra { fields: [fields, rates].concat(), members: members.to_owned() }
+    });
+    let extra = told.as_ref().or(refused.extra.as_deref());
     write(refused.problem, extra, &mut response, refused.id.as_ref(), mode, keep, worker);
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;

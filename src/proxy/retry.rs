@@ -97,6 +97,19 @@ impl From<ProxyError> for Outcome {
     }
 }
 
+/// Whether no attempt is left for the version after a lost connection, where the route says how many it makes: all were made,
+/// or the last one is the baseline's.
+#[cold]
+pub(super) fn are_spent(turn: &Turn<'_>, sending: &Sending) -> bool {
+    let (plan, worker) = (turn.plan, turn.worker);
+    let (Some(attempts), Some(retry)) = (&sending.attempts, plan.retry()) else { return false };
+    let rules = &retry.rules;
+    rules.are_spent(attempts.made)
+        || rules.are_spent(attempts.made + 1)
+            && rules.rescues_lost(request(turn, sending.rest.is_none()))
+            && has_rescuer(plan, worker, attempts)
+}
+
 /// Asks whether the request is sent once more after an attempt with this `outcome`, which is recorded already.
 /// If so, gives the attempt up, and returns when the next one begins.
 #[cold]

@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    arriving::Arriving,
     body::Framing,
     client::Client,
     fence,
@@ -30,6 +31,7 @@ use super::{
 use crate::{
     policy::external::Verdict,
     registry::{Held, KeptAnswer},
+    routing::Claims,
 };
 
 /// How long a request waits for keys of an issuer that are being fetched.
@@ -50,6 +52,8 @@ pub(super) enum Wait {
     Authorizer(Box<Question>),
     /// The rest of its body.
     Body(Reading),
+    /// The rest of its body, or of the begin of a large one, before it takes a place.
+    Arriving(Arriving),
     /// The begin of its idempotency key.
     Key(Box<Beginning>),
     /// The end of a read-only mode.
@@ -80,6 +84,8 @@ pub(super) struct Got {
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
     pub(super) rates: Option<Box<[u8]>>,
+    /// What its token says, if the access log is to know its player.
+    pub(super) claims: Option<Rc<Claims>>,
     /// It has waited for keys.
     pub(super) keys: bool,
     /// It has waited for the files of its authorizer.
@@ -88,6 +94,8 @@ pub(super) struct Got {
     pub(super) external: Option<(u64, Arc<Verdict>)>,
     /// Its body, which is in the client's inbox.
     pub(super) body: Option<Gathered>,
+    /// The body, or the begin of a large one, has arrived, so that it may take a place.
+    pub(super) arrived: bool,
     /// Its idempotency key, which has begun.
     pub(super) key: Option<Rc<Key>>,
     /// The line with the key, if it is not the client's.
@@ -106,10 +114,12 @@ pub(super) struct Got {
 const NOTHING: &Got = &Got {
     fence: None,
     rates: None,
+    claims: None,
     keys: false,
     opened: false,
     external: None,
     body: None,
+    arrived: false,
     key: None,
     key_line: None,
     read_only: None,
@@ -135,7 +145,7 @@ impl Passed {
     /// Whether the head in the client's inbox does not say what becomes of the request.
     #[inline]
     pub(super) fn changes_head(&self) -> bool {
-        self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some())
+        self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some() || got.arrived)
     }
 
     /// Takes its places among the requests in flight.
@@ -196,8 +206,8 @@ pub(super) enum Waited {
     Again,
     /// The client gets this problem.
     Refused(Problem, Option<Box<Extra>>),
-    /// The client gets this response, which was kept.
-    Replay(Arc<KeptAnswer>),
+    /// The client gets this response, which was kept; whether the request has waited for the first one with its key.
+    Replay(Arc<KeptAnswer>, bool),
     /// The client gets this response, which the proxy made.
     Own(Arc<KeptAnswer>),
 }
@@ -243,9 +253,13 @@ impl Waiting {
                 Ok(gathered) => passed.body = Some(gathered),
                 Err(problem) => return refused(problem),
             },
+            Wait::Arriving(arriving) => match arriving.end(client).await {
+                Ok(()) => passed.arrived = true,
+                Err(problem) => return refused(problem),
+            },
             Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
                 Outcome::Begun(key) => passed.key = Some(key),
-                Outcome::Replay(answer) => return Waited::Replay(answer),
+                Outcome::Replay(answer, waited) => return Waited::Replay(answer, waited),
                 Outcome::Refused(problem, extra) => return Waited::Refused(problem, extra),
             },
             Wait::Writable(held) => {

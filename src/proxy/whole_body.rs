@@ -1,13 +1,21 @@
 //! A body that is read whole before anything of its request is sent: so that the request can be sent again, or can be
 //! told from another one with its idempotency key.
 
-use std::task::{Context, Poll};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+};
+
+use tokio::time::Instant;
 
 use super::{
     body::{Decoder, Framing},
     buffer::Buffer,
     client::Client,
+    head::HeadError,
+    pace,
 };
+use crate::snapshot::BodyLimits;
 
 /// A body as far as it has arrived.
 pub(super) struct WholeBody {
@@ -15,8 +23,10 @@ pub(super) struct WholeBody {
     body: Vec<u8>,
     /// Most bytes of it.
     most: u64,
-    /// Bytes of the inbox that belong to it, if they stay there.
+    /// Bytes of the inbox up to what has yet to be read of it, if they stay there.
     read: Option<usize>,
+    /// Bytes of the inbox before it.
+    behind: usize,
 }
 
 /// Why a body is not whole and never will be.
@@ -33,12 +43,17 @@ pub(super) enum Broken {
 impl WholeBody {
     /// A body of at most `most` bytes, whose bytes are taken out of the inbox.
     pub(super) fn taken(framing: Framing, most: u64) -> Self {
-        Self { decoder: Decoder::new(framing), body: Vec::new(), most, read: None }
+        Self { decoder: Decoder::new(framing), body: Vec::new(), most, read: None, behind: 0 }
     }
 
     /// A body whose bytes stay in the inbox, so that one that is not whole can be passed on as if nobody had waited.
     pub(super) fn left(framing: Framing, most: u64) -> Self {
-        Self { read: Some(0), ..Self::taken(framing, most) }
+        Self::left_behind(0, framing, most)
+    }
+
+    /// As [`Self::left`], behind that many bytes of the inbox.
+    pub(super) fn left_behind(behind: usize, framing: Framing, most: u64) -> Self {
+        Self { read: Some(behind), behind, ..Self::taken(framing, most) }
     }
 
     /// Bytes of it that have arrived.
@@ -49,6 +64,32 @@ impl WholeBody {
     /// The body, and the bytes of the inbox that belong to it and stay there.
     pub(super) fn into_parts(self) -> (Vec<u8>, usize) {
         (self.body, self.read.unwrap_or(0))
+    }
+
+    /// Takes in what arrives from `client`, until the body is whole, or is known never to be, or is slower than `limits`
+    /// admit.
+    pub(super) async fn arrive(
+        &mut self,
+        client: &mut Client,
+        limits: BodyLimits,
+    ) -> Result<(), Broken> {
+        let began = Instant::now();
+        let due = |bytes: usize| {
+            let due = Instant::now() + limits.timeout;
+            pace::due(limits, began, bytes as u64).map_or(due, |slow| slow.min(due))
+        };
+        client.deadline.set(due(0));
+        poll_fn(|cx| {
+            let before = self.len();
+            if let Poll::Ready(read) = self.poll(cx, client) {
+                return Poll::Ready(read);
+            }
+            if self.len() > before {
+                client.deadline.set(due(self.len()));
+            }
+            client.deadline.poll_passed(cx).map(|()| Err(Broken::Ended))
+        })
+        .await
     }
 
     /// Takes in what arrives from `client`. Ready once the body is whole, or is known never to be.
@@ -92,7 +133,7 @@ impl WholeBody {
             if self.decoder.is_done() {
                 return Ok(true);
             }
-            if self.read.is_some_and(|read| read as u64 > self.longest()) {
+            if self.read.is_some_and(|read| (read - self.behind) as u64 > self.longest()) {
                 return Err(Broken::TooLarge);
             }
             if found.data == 0 {
@@ -104,6 +145,35 @@ impl WholeBody {
     /// Most bytes that stay in the inbox for the body with its chunks.
     fn longest(&self) -> u64 {
         2 * self.most + 4096
+    }
+}
+
+/// The response to a request whose body will never be whole.
+pub(super) const ENDED: HeadError =
+    HeadError { status: 408, detail: "the body did not arrive, or not in time" };
+
+/// The response to a request whose chunks are malformed.
+pub(super) const MALFORMED: HeadError =
+    HeadError { status: 400, detail: "the chunks of the body are malformed" };
+
+/// Calls for the body of a client that waits to be asked for it.
+///
+/// # Errors
+///
+/// The response, if the client does not read.
+pub(super) async fn call(client: &mut Client, limits: BodyLimits) -> Result<(), HeadError> {
+    let mut interim = Buffer::hollow();
+    interim.put(b"HTTP/1.1 100 Continue\r\n\r\n");
+    client.deadline.set(Instant::now() + limits.timeout);
+    let called = poll_fn(|cx| {
+        if let Poll::Ready(written) = interim.poll_flush(cx, &mut client.stream) {
+            return Poll::Ready(written.is_ok());
+        }
+        client.deadline.poll_passed(cx).map(|()| false)
+    });
+    match called.await {
+        true => Ok(()),
+        false => Err(HeadError { status: 408, detail: "the client does not read" }),
     }
 }
 

@@ -65,6 +65,17 @@ impl KeyId {
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// Its first 64 bits, in hexadecimal digits as in the access log.
+    pub fn name(&self) -> String {
+        format!("{:016x}", self.short())
+    }
+
+    /// Its first 64 bits, which name it in the access log.
+    pub fn short(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
 }
 
 impl Fingerprint {
@@ -82,6 +93,11 @@ impl Fingerprint {
         Self { whole: hash(&[host.as_bytes(), &bare]), bare, spelling }
     }
 
+    /// The hash without the host, as earlier releases made it.
+    pub fn without_host(&self) -> KnownHash {
+        KnownHash::Bare(self.bare)
+    }
+
     /// What will be known of it.
     pub fn known(&self) -> KnownPrint {
         KnownPrint { hash: KnownHash::Whole(self.whole), spelling: Some(self.spelling) }
@@ -89,6 +105,15 @@ impl Fingerprint {
 }
 
 impl KnownPrint {
+    /// The hash of what it asked for, in hexadecimal digits, and whether the host is part of it.
+    pub fn text(&self) -> (String, bool) {
+        let (bytes, is_whole) = match self.hash {
+            KnownHash::Whole(bytes) => (bytes, true),
+            KnownHash::Bare(bytes) => (bytes, false),
+        };
+        (format!("{:032x}", u128::from_be_bytes(bytes)), is_whole)
+    }
+
     /// Whether `print` asks for the same, as far as that is known.
     pub fn is_of(&self, print: &Fingerprint) -> bool {
         match self.hash {
@@ -145,7 +170,10 @@ pub enum Stored {
         state: RowState,
     },
     /// There are as many keys of the table as it may have.
-    Full,
+    Full {
+        /// Seconds until the first of them is forgotten.
+        next: u32,
+    },
 }
 
 impl Stored {
@@ -187,9 +215,26 @@ pub enum KeyEnd {
     Unsure,
 }
 
+/// A table whose keys are kept: what is known of them without a request.
+#[derive(Debug, Clone)]
+pub struct KeyWatch {
+    /// Name of the table.
+    pub route: Arc<str>,
+    /// Seconds for which a key is remembered.
+    pub window: u32,
+    /// Where the number of its keys is counted.
+    pub count: Arc<AtomicU64>,
+    /// Where the number of those that are unsure is counted, every few seconds.
+    pub unsure: Arc<AtomicU64>,
+}
+
 /// What the thread that keeps keys has to do.
 #[derive(Debug)]
 pub enum KeyJob {
+    /// Count the keys of a table from now on.
+    Watch(KeyWatch),
+    /// Reply what is known of a key.
+    Look(KeyId, oneshot::Sender<Result<Option<Stored>, Unstored>>),
     /// Begin a key, and reply once that is on the disk.
     Begin(KeyRow, oneshot::Sender<Result<Stored, Unstored>>),
     /// Note how a key ended, soon.
@@ -227,6 +272,18 @@ impl KeyLog {
         let (reply, stored) = oneshot::channel();
         self.jobs.send(KeyJob::Begin(row, reply)).map_err(|_| Unstored)?;
         stored.await.unwrap_or(Err(Unstored))
+    }
+
+    /// Counts the keys of a table from now on.
+    pub fn watch(&self, watch: KeyWatch) {
+        let _ = self.jobs.send(KeyJob::Watch(watch));
+    }
+
+    /// What is on the disk of a key: [`Stored::Known`], or `None`.
+    pub async fn look(&self, id: KeyId) -> Result<Option<Stored>, Unstored> {
+        let (reply, looked) = oneshot::channel();
+        self.jobs.send(KeyJob::Look(id, reply)).map_err(|_| Unstored)?;
+        looked.await.unwrap_or(Err(Unstored))
     }
 
     /// Notes how a key ended.

@@ -8,6 +8,7 @@
 //! Without a log the table has all keys.
 
 mod event;
+mod facts;
 mod lease;
 mod wait;
 
@@ -15,15 +16,20 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
 };
 
-pub use self::{event::KeyEvent, lease::KeyLease, wait::KeyWait};
+pub use self::{
+    event::KeyEvent,
+    facts::{KeyFacts, KeyState},
+    lease::KeyLease,
+    wait::KeyWait,
+};
 use super::{
     kept_answer::KeptAnswer,
-    key_log::{Fingerprint, KeyId, KeyLog, KnownPrint},
+    key_log::{Fingerprint, KeyId, KeyLog, KeyWatch, KnownPrint},
     served_time::ServedTime,
 };
 use crate::{
@@ -69,8 +75,8 @@ pub enum Entered {
     Unsure,
     /// The key is that of another request.
     Mismatch,
-    /// There are too many keys.
-    Full,
+    /// There are too many keys; the first of them is forgotten in that many seconds.
+    Full(u32),
     /// Too many requests wait.
     Crowded,
 }
@@ -136,6 +142,10 @@ pub struct KeyTable {
     live: AtomicUsize,
     /// Keys on the disk.
     stored: Arc<AtomicU64>,
+    /// Keys of which nobody knows whether their requests were processed.
+    unsure: Arc<AtomicU64>,
+    /// Whether the thread that keeps keys counts them.
+    watched: AtomicBool,
     waiting: AtomicUsize,
     next: AtomicU64,
     events: [AtomicU64; KeyEvent::ALL.len()],
@@ -151,6 +161,8 @@ impl KeyTable {
             shards: Default::default(),
             live: AtomicUsize::new(0),
             stored: Arc::default(),
+            unsure: Arc::default(),
+            watched: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             next: AtomicU64::new(0),
             events: Default::default(),
@@ -175,6 +187,30 @@ impl KeyTable {
             Some(_) => self.stored.load(Relaxed),
             None => self.live.load(Relaxed) as u64,
         }
+    }
+
+    /// Number of keys that are unsure; with a log as of the last few seconds, and also those of earlier processes.
+    pub fn unsure(&self) -> u64 {
+        self.unsure.load(Relaxed)
+    }
+
+    /// Has the keys on the disk counted from now on, which are remembered for `window` seconds.
+    pub fn watch(&self, window: u32) {
+        if let Some(log) = self.log.as_ref().filter(|_| !self.watched.swap(true, Relaxed)) {
+            let (route, count) = (Arc::clone(&self.route), Arc::clone(&self.stored));
+            log.watch(KeyWatch { route, window, count, unsure: Arc::clone(&self.unsure) });
+        }
+    }
+
+    /// Notes that a key has become unsure, or is so no more. The keys of a log are counted on the disk.
+    fn count_unsure(&self, state: &State, is_now: bool) {
+        if self.log.is_some() || !matches!(state, State::Unsure) {
+            return;
+        }
+        match is_now {
+            true => self.unsure.fetch_add(1, Relaxed),
+            false => self.unsure.fetch_sub(1, Relaxed),
+        };
     }
 
     /// Whether no key is remembered.
@@ -240,13 +276,15 @@ impl KeyTable {
             (Verdict::Mismatch, _) => Entered::Mismatch,
             (Verdict::Unsure, _) => Entered::Unsure,
             (Verdict::Begin, Some(entry)) if known.is_some() => {
+                self.count_unsure(&entry.state, false);
                 entry.state = State::Begun(Vec::new());
                 let (number, until, first) = (entry.number, entry.until, entry.print);
                 Entered::Begin(self.lease((id, print), (number, until), rules, Some(first)))
             }
             (Verdict::Begin, _) => {
                 if self.log.is_none() && self.live.load(Relaxed) >= rules.most as usize {
-                    return Entered::Full;
+                    drop(shard);
+                    return Entered::Full(self.next_forgotten(now));
                 }
                 let number = self.next.fetch_add(1, Relaxed);
                 let until = self.time.end_of(rules.window);
@@ -255,7 +293,10 @@ impl KeyTable {
                 // What is in its place was too old.
                 match shard.entries.insert(id, entry) {
                     None => drop(self.live.fetch_add(1, Relaxed)),
-                    Some(before) => self.give_back(&mut shard, &before),
+                    Some(before) => {
+                        self.count_unsure(&before.state, false);
+                        self.give_back(&mut shard, &before);
+                    }
                 }
                 Entered::Begin(self.lease((id, print), (number, until), rules, None))
             }
@@ -277,6 +318,13 @@ impl KeyTable {
         lock(&self.shards[usize::from(id.bytes()[15]) % SHARDS])
     }
 
+    /// Seconds after `now` until the first of the keys that have ended is forgotten; 0 if none has ended.
+    fn next_forgotten(&self, now: u32) -> u32 {
+        let first = |shard: &Mutex<Shard>| Some(lock(shard).ended.front()?.0);
+        let next = self.shards.iter().filter_map(first).min();
+        next.map_or(0, |until| until.saturating_sub(now))
+    }
+
     /// Forgets the keys of `shard` whose time has passed.
     fn forget_old(&self, shard: &mut Shard, now: u32) {
         while shard.ended.front().is_some_and(|(until, ..)| *until <= now) {
@@ -295,6 +343,7 @@ impl KeyTable {
             shard.bytes = shard.bytes.saturating_sub(self.entry_bytes());
         } else if let Some(entry) = shard.entries.remove(&id) {
             self.live.fetch_sub(1, Relaxed);
+            self.count_unsure(&entry.state, false);
             self.give_back(shard, &entry);
         }
     }
@@ -344,6 +393,7 @@ impl KeyTable {
             }
             Some((state, until, print)) => {
                 (entry.state, entry.until, entry.print) = (state, until, print);
+                self.count_unsure(&entry.state, true);
                 let bytes = entry.answer_bytes();
                 let is_listed = std::mem::replace(&mut entry.listed, true);
                 if !is_listed {

@@ -376,6 +376,13 @@ impl Place {
     pub fn is_of(&self, state: &Arc<PlaceState>) -> bool {
         Arc::ptr_eq(&self.0, state)
     }
+
+    /// Whether others wait for a place of its limit, or the least important ones would find none.
+    pub fn is_wanted(&self) -> bool {
+        let hot = &self.0.hot;
+        let most = hot.most[Priority::Low as usize].load(Relaxed);
+        hot.waits.load(Relaxed) != 0 || hot.taken.load(Relaxed) >= most
+    }
 }
 
 impl Drop for Place {

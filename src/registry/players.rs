@@ -19,7 +19,13 @@ pub struct Player(pub u16);
 impl Player {
     /// The bucket of the player with this cohort key.
     pub fn of(key: &[u8]) -> Self {
-        Self((xxh3_64(key) >> 48) as u16)
+        Self((Self::hash(key) >> 16) as u16)
+    }
+
+    /// What names the player with this cohort key in the access log: the first 32 bits of the hash of which the first 16 are
+    /// the bucket.
+    pub fn hash(key: &[u8]) -> u32 {
+        (xxh3_64(key) >> 32) as u32
     }
 
     fn at(self) -> (usize, u64) {

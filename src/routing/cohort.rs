@@ -78,6 +78,11 @@ impl Cohort {
         self.sources.iter().any(|source| request.is_doubled(&source.source))
     }
 
+    /// All sources as in the file, in their order.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|source| &*source.label)
+    }
+
     /// The source number `source` as in the file: `cookie:uid`.
     pub fn label(&self, source: u16) -> &str {
         self.sources.get(usize::from(source)).map_or("client-ip", |s| &s.label)

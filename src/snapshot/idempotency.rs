@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     config::schema,
     registry::{KeyRules, KeyTable, Registry},
+    routing::Cohort,
 };
 
 /// Which writes of a route are processed once.
@@ -20,6 +21,8 @@ pub struct Idempotency {
     pub wait: Duration,
     /// Bounds of the table.
     pub rules: KeyRules,
+    /// What tells players apart; `None`: the service does.
+    pub by: Option<Cohort>,
     /// The keys.
     pub table: Arc<KeyTable>,
 }
@@ -28,6 +31,9 @@ impl Idempotency {
     /// That of `route` with this `label`; `None` if it has none.
     pub(super) fn compile(route: &schema::Route, label: &str, registry: &Registry) -> Option<Self> {
         let written = route.idempotency.as_ref()?;
+        let window = u32::try_from(written.window.as_secs()).unwrap_or(u32::MAX);
+        let table = registry.keys(&route.service, written.scope(label));
+        table.watch(window);
         // Checked bounds fit on any machine.
         let bytes = |size: crate::config::units::ByteSize| size.0 as usize;
         Some(Self {
@@ -36,14 +42,15 @@ impl Idempotency {
             answer: bytes(written.answer),
             wait: written.wait,
             rules: KeyRules {
-                window: u32::try_from(written.window.as_secs()).unwrap_or(u32::MAX),
+                window,
                 most: written.keys,
                 memory: written.memory.0,
                 waiting: written.waiting,
                 unsure: written.unsure,
                 errors: written.errors,
             },
-            table: registry.keys(&route.service, label),
+            by: written.by.as_ref().map(|by| Cohort::new(by.as_slice())),
+            table,
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         pattern::Segment,
         schema::{self, Class, OnEject},
     },
-    registry::{Registry, SeriesState},
+    registry::{RefusalCounts, Registry, SeriesState},
 };
 
 /// A route, compiled.
@@ -51,6 +51,8 @@ pub struct Route {
     pub policies: Option<Box<RoutePolicies>>,
     /// Limits of its requests in flight; `None`: there are none.
     pub concurrency: Option<Box<RouteConcurrency>>,
+    /// Its refused requests.
+    pub refusals: Arc<RefusalCounts>,
 }
 
 /// Limits of the duration of bodies.
@@ -102,6 +104,7 @@ impl Route {
             upgrades: route.upgrades.iter().map(|protocol| protocol.as_str().into()).collect(),
             params: params.collect(),
             series: service.versions.iter().map(|v| registry.series(v.state.id, &label)).collect(),
+            refusals: registry.refusals(&route.service, &label),
             label: label.as_ref().into(),
         })
     }

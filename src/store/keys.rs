@@ -18,11 +18,12 @@ mod rows;
 mod time;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::{
         Arc,
+        atomic::Ordering::Relaxed,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, channel},
     },
     thread,
@@ -34,7 +35,9 @@ use tokio::sync::oneshot;
 use self::rows::Rows;
 use super::error::StoreError;
 use crate::{
-    registry::{KeyEnd, KeyHealth, KeyId, KeyJob, KeyLog, KeyRow, ServedTime, Stored, Unstored},
+    registry::{
+        KeyEnd, KeyHealth, KeyId, KeyJob, KeyLog, KeyRow, KeyWatch, ServedTime, Stored, Unstored,
+    },
     telemetry::seldom::Seldom,
 };
 
@@ -55,6 +58,9 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// Most ends that wait for a disk that does not accept them; of older ones the key is unsure.
 const MOST_ENDS: usize = 10_000;
+
+/// Pause between two counts of the keys that are unsure.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Pause before a disk that failed is tried again for ends alone.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -104,6 +110,10 @@ struct Keeper {
     /// Since when the first end waits.
     ends_since: Option<Instant>,
     purged: Instant,
+    /// Tables that are counted, by name.
+    watched: HashMap<Arc<str>, KeyWatch>,
+    /// When the unsure keys are counted next; `None`: soon, in the file that is there.
+    count_at: Option<Instant>,
     complaint: Seldom,
 }
 
@@ -121,6 +131,8 @@ impl Keeper {
             begins: 0,
             ends_since: None,
             purged: Instant::now(),
+            watched: HashMap::new(),
+            count_at: Some(Instant::now()),
             complaint: Seldom::default(),
         }
     }
@@ -144,6 +156,9 @@ impl Keeper {
             if self.begins > 0 || !self.flushes.is_empty() || is_due {
                 self.write();
             }
+            if self.count_at.is_none_or(|at| at <= now) {
+                self.count();
+            }
             if self.purged.elapsed() >= PURGE_EVERY {
                 self.purged = Instant::now();
                 self.purge();
@@ -162,6 +177,15 @@ impl Keeper {
                 self.changes.push_back(Change::End(id, end));
             }
             KeyJob::Flush(reply) => self.flushes.push(reply),
+            KeyJob::Watch(watch) => {
+                self.watched.insert(Arc::clone(&watch.route), watch);
+                self.count_at = None;
+            }
+            KeyJob::Look(id, reply) => {
+                let looked = self.in_place().and_then(|rows| Ok(rows.look(id)?));
+                // Whoever asked may have left.
+                let _ = reply.send(looked.map_err(|_| Unstored));
+            }
         }
     }
 
@@ -222,7 +246,9 @@ impl Keeper {
 
     /// Opens the file at the path. The keys of a former one, which it replaces, are written to it.
     fn open(&mut self) -> Result<Rows, StoreError> {
-        let windows: Vec<_> = self.changes.iter().filter_map(Change::window).collect();
+        let watched = self.watched.values().map(|watch| (Arc::clone(&watch.route), watch.window));
+        let windows = self.changes.iter().filter_map(Change::window);
+        let windows: Vec<_> = windows.chain(watched).collect();
         let open = || Rows::open(&self.path, Arc::clone(&self.time), &windows);
         let Some(former) = &self.former else { return open() };
         if former.is_in_place() {
@@ -271,6 +297,26 @@ impl Keeper {
         let surplus = self.changes.len().saturating_sub(MOST_ENDS);
         self.changes.drain(..surplus);
         self.ends_since = (!self.changes.is_empty()).then(|| Instant::now() + RETRY_AFTER);
+    }
+
+    /// Counts the keys that are unsure, also those of processes that were killed. A file that is not there is not made for
+    /// that.
+    fn count(&mut self) {
+        self.count_at = Some(Instant::now() + COUNT_EVERY);
+        if self.watched.is_empty() || self.rows.is_none() && !self.path.exists() {
+            return;
+        }
+        let counted = self.in_place().and_then(|rows| Ok(rows.unsure()?));
+        match (counted, &mut self.rows) {
+            (Ok(unsure), Some(rows)) => {
+                for (route, watch) in &self.watched {
+                    rows.count_at(route, &watch.count);
+                    watch.unsure.store(unsure.get(route).copied().unwrap_or(0), Relaxed);
+                }
+            }
+            (Err(why), _) => self.failed(&why),
+            (Ok(_), None) => {}
+        }
     }
 
     /// Forgets keys whose time has passed. After a failure it finds out whether the disk accepts keys again.

@@ -27,7 +27,7 @@ use std::time::{Duration, SystemTime};
 pub use concurrency::ConcurrencyUse;
 pub use idempotency::{Idempotency, KeysKept};
 pub use identity::IssuerUse;
-pub use limits::RateUse;
+pub use limits::{RateUse, RefusedUse};
 pub use pins::Pins;
 pub use process::Process;
 pub use read_only::{HoldUse, ReadOnly};
@@ -52,6 +52,8 @@ pub struct Scrape {
     pub keys_kept: Option<KeysKept>,
     /// Responses made by Tidegate before a version was chosen, by status.
     pub unrouted: Vec<(u16, u64)>,
+    /// Refused requests of routes.
+    pub refused: Vec<RefusedUse>,
     /// Limits of rates of routes.
     pub rates: Vec<RateUse>,
     /// Limits of requests in flight.
@@ -351,6 +353,7 @@ pub fn render(scrape: &Scrape) -> String {
     services::cutovers(scrape, &mut page);
     services::versions(scrape, &mut page);
     pins::pins(scrape, &mut page);
+    limits::refused(scrape, &mut page);
     limits::limits(scrape, &mut page);
     concurrency::concurrency(scrape, &mut page);
     identity::tokens(scrape, &mut page);

@@ -77,6 +77,28 @@ fn metric(proxy: &Proxy, result: &str) -> f64 {
     value.unwrap_or_else(|| panic!("no {line}: {}", page.text()))
 }
 
+/// A question on a connection that the authorizer had just closed was answered 503.
+#[test]
+fn a_question_on_a_connection_that_turns_out_closed_is_asked_once_more() {
+    let origin = Origin::answering("ok");
+    let gate = Origin::start(|call| match (call.nth, call.head.field("authorization")) {
+        (0, Some("Bearer good")) => call.answer(200, b""),
+        _ => {
+            call.close();
+            Ok(())
+        }
+    });
+    let proxy = asking(&origin, &url(&gate), "").start();
+    let mut client = proxy.connect();
+    assert_eq!(ask(&mut client, "/bets/1", "good").0, 200);
+    assert_eq!(ask(&mut client, "/bets/1", "good").0, 200);
+    assert_eq!(gate.requests(), 3, "the second question was asked twice");
+    assert_eq!((metric(&proxy, "allowed"), metric(&proxy, "failed")), (2.0, 0.0));
+    // Not more often.
+    assert_eq!(ask(&mut client, "/bets/1", "gone"), (503, "authorizer".to_owned()));
+    assert_eq!(gate.requests(), 5);
+}
+
 #[test]
 fn a_request_goes_on_if_the_authorizer_lets_it_and_gets_what_it_says() {
     let (origin, (gate, asked)) = (Origin::answering("ok"), gate());

@@ -1,5 +1,7 @@
 //! Limits of requests in flight, priorities, and limits that follow the latency.
 
+mod uploads;
+
 use std::{
     io::Write,
     sync::{
@@ -203,7 +205,8 @@ fn a_call_gets_a_status_and_a_stream_that_is_reset_leaves_the_queue() {
     let mut first = ask(&proxy, "/1");
     origin.await_requests(1);
     let gone = Http2::connect(proxy.address);
-    let (answer, stream) = gone.run(gone.open(request("GET", "/2")));
+    let (answer, mut stream) = gone.run(gone.open(request("GET", "/2")));
+    stream.send_data("".into(), true).expect("an open stream");
     gone.run(async {
         while state(&proxy).waiting() != 1 {
             tokio::time::sleep(Duration::from_millis(2)).await;

@@ -25,6 +25,7 @@ mod many;
 mod removed;
 mod repeated;
 mod spelled;
+mod told;
 
 /// A proxy whose writes are processed once, with these further fields.
 fn keyed(origin: &Origin, fields: &str) -> Builder {

@@ -263,6 +263,28 @@ fn a_call_is_told_the_time_that_is_left_when_it_is_made_again() {
     assert_eq!(seen.head.field("x-envoy-expected-rq-timeout-ms"), None);
 }
 
+/// A connection that was kept and turned out closed did not count, so a request of two attempts was sent three times.
+#[test]
+fn a_request_on_a_stale_connection_is_sent_no_more_often_than_its_route_says() {
+    let origin = Origin::start(|call| match call.target() {
+        "/first" => call.answer(200, b"ok"),
+        _ => resets(call),
+    });
+    let retry = "{ attempts: 2, on: [ reset ], backoff: 1ms }";
+    let proxy = one(&origin, retry).start();
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/first").send().status, 200);
+    let answer = client.get("/lost").send();
+    assert_eq!((answer.status, answer.kind()), (502, "reset".to_owned()));
+    assert_eq!(origin.requests(), 3, "the first one, and two attempts");
+    assert_eq!(proxy.retries("v1", RetryReason::StaleConnection), 1);
+    assert_eq!(withheld(&proxy, "v1", Withheld::Attempts), 1);
+    // A write is not sent again at all.
+    assert_eq!(client.get("/first").send().status, 200);
+    assert_eq!(client.post("/lost", b"stake").send().status, 502);
+    assert_eq!(origin.requests(), 5);
+}
+
 #[test]
 fn another_endpoint_gets_the_second_attempt() {
     let (bad, good) = (failing("bad", usize::MAX, refuses), Origin::answering("good"));

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::Finding;
+use super::{Finding, limit};
 use crate::config::{
+    pattern::KeySource,
     problem::FieldPath,
     schema::{Class, Config, Idempotency, Route},
     units::ByteSize,
@@ -22,6 +23,15 @@ pub(super) fn check(
     if only_reads(route) {
         let message = "all requests of the route read, and only writes take part; leave it out";
         found.push(Finding::of_name(path.clone(), message));
+    }
+    if let Some(name) = &idempotency.name
+        && (!(1..=256).contains(&name.len()) || name.chars().any(char::is_control))
+    {
+        let message = "no name; write 1 to 256 bytes without control characters, such as the former name of the route";
+        found.push(Finding::new(path.key("name"), message));
+    }
+    if let Some(by) = &idempotency.by {
+        limit::sources(by.as_slice(), route, &path.key("by"), found);
     }
     let Idempotency { window, body, answer, memory, keys, wait, waiting, .. } = idempotency;
     let mut bounds = |name: &str, is_within: bool, right: &str| {
@@ -56,17 +66,69 @@ pub(super) fn only_reads(route: &Route) -> bool {
     }
 }
 
-/// Warns of keys that a restart forgets.
+/// Warns of keys that a restart forgets, and of keys that players share.
 pub(super) fn warn(config: &Config, found: &mut Vec<Finding>) {
-    if config.state.is_some() {
-        return;
-    }
     for (index, route) in config.routes.iter().enumerate() {
-        if route.idempotency.is_some() {
-            let path = FieldPath::default().key("routes").index(index).key("idempotency");
+        let Some(idempotency) = &route.idempotency else { continue };
+        let path = FieldPath::default().key("routes").index(index).key("idempotency");
+        let cohort = config.services.get(&route.service).map(|service| &*service.cohort.key);
+        let players = idempotency.players(cohort.unwrap_or_default());
+        if players.first() == Some(&KeySource::ClientIp) {
+            let message = "players are told apart by their address alone, so a player who sends the key of another one \
+                           behind the same address gets that one's response; write `cohort: { key: [ \"header:NAME\" ] }` \
+                           in the service, or `by` here, with what names the player";
+            found.push(Finding::of_name(path.clone(), message));
+        }
+        if config.state.is_none() {
             let message = "there is no `state`, so a restart or an upgrade forgets all keys, and a request may be \
                            processed twice; name a folder to keep them in";
             found.push(Finding::of_name(path, message));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn text(cohort: &str, idempotency: &str) -> String {
+        format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\nstate: /tmp/x\nservices: {{ a: {{ baseline: v1, \
+             versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }}{cohort} }} }}\nroutes:\n- service: a\n  \
+             idempotency: {{ {idempotency} }}\n"
+        )
+    }
+
+    #[test]
+    fn players_who_are_told_apart_by_their_address_alone_are_warned_of() {
+        let player = ", cohort: { key: [ \"header:x-player\" ] }";
+        for (cohort, idempotency, warns) in [
+            ("", "", true),
+            ("", "by: \"header:x-player\"", false),
+            (player, "", false),
+            (player, "by: client-ip", true),
+        ] {
+            let config = parse(&text(cohort, idempotency)).expect("a good file");
+            let mut found = Vec::new();
+            warn(&config, &mut found);
+            assert_eq!(found.len(), usize::from(warns), "{cohort} {idempotency}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_and_sources_that_cannot_be_meant_are_named() {
+        for (idempotency, place, says) in [
+            ("name: \"\"", "idempotency.name", "1 to 256"),
+            ("name: \"a\\nb\"", "idempotency.name", "control"),
+            ("by: []", "idempotency.by", "no source"),
+            ("by: path:round", "idempotency.by", "{round}"),
+            ("by: claim:sub", "idempotency.by", "no token"),
+        ] {
+            let found = parse(&text("", idempotency)).map(drop).expect_err(idempotency).to_string();
+            assert!(found.contains(place) && found.contains(says), "{idempotency}: {found}");
+        }
+        let good = parse(&text("", "name: bet.place, by: [ \"cookie:uid\", client-ip ]"));
+        assert!(good.is_ok(), "{good:?}");
     }
 }

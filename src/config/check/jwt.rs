@@ -297,6 +297,11 @@ fn readers(config: &Config, found: &mut Vec<Finding>) {
                 source(key, issuer_of(route).is_some(), path.index(index).key("by"));
             }
         }
+        let path = FieldPath::default().key("routes").index(at).key("idempotency").key("by");
+        let by = route.idempotency.iter().flat_map(|keys| keys.by.iter());
+        for key in by.flat_map(|by| by.as_slice()) {
+            source(key, issuer_of(route).is_some(), path.clone());
+        }
     }
     rules(config, &asks, &written, found);
 }

@@ -40,7 +40,9 @@ pub(super) fn check(limit: &Limit, route: &Route, path: &FieldPath, found: &mut 
             found.push(Finding::new(here.key("name"), message).and(path.index(other)));
         }
         terms(rate, &here, found);
-        sources(rate, route, &here.key("by"), found);
+        if let Some(by) = &rate.by {
+            sources(by.as_slice(), route, &here.key("by"), found);
+        }
     }
 }
 
@@ -76,9 +78,8 @@ fn terms(rate: &RateLimit, path: &FieldPath, found: &mut Vec<Finding>) {
     }
 }
 
-fn sources(rate: &RateLimit, route: &Route, path: &FieldPath, found: &mut Vec<Finding>) {
-    let Some(by) = &rate.by else { return };
-    let by = by.as_slice();
+/// Checks what tells apart those who each have a limit, or keys, on `route`.
+pub(super) fn sources(by: &[KeySource], route: &Route, path: &FieldPath, found: &mut Vec<Finding>) {
     if by.is_empty() {
         let message = "no source; write one, such as client-ip, or leave `by` out";
         found.push(Finding::new(path.clone(), message));

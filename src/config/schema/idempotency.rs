@@ -5,13 +5,25 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::units::{self, ByteSize};
+use crate::config::{
+    pattern::KeySource,
+    units::{self, ByteSize, OneOrMany},
+};
 
 /// Requests with an `Idempotency-Key` are processed once: the first response is replayed to later requests with
 /// the same key. Only writes (`class`) take part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Idempotency {
+    /// What its keys are kept by, beside the service. Routes of a service with one name share their keys, and a route that is
+    /// renamed keeps them with its former name here. Default: the name of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub name: Option<String>,
+    /// What tells players apart who each have keys of their own, as in `cohort.key`; one or a list, of which the first one
+    /// that is present counts, and the client's address if none is. Default: the `cohort.key` of the service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<OneOrMany<KeySource>>,
     /// Whether a write without a key is refused with 400. Default `false`: it is forwarded without protection.
     pub required: bool,
     /// A key is remembered for this time after it began, `1m` to `744h`. Default `24h`.
@@ -71,6 +83,8 @@ pub enum ErrorAnswers {
 impl Default for Idempotency {
     fn default() -> Self {
         Self {
+            name: None,
+            by: None,
             required: false,
             window: Duration::from_secs(24 * 60 * 60),
             body: ByteSize(64 << 10),
@@ -82,5 +96,17 @@ impl Default for Idempotency {
             unsure: Unsure::Conflict,
             errors: ErrorAnswers::Unsure,
         }
+    }
+}
+
+impl Idempotency {
+    /// What the keys of a route with this `label` are kept by, beside its service.
+    pub fn scope<'a>(&'a self, label: &'a str) -> &'a str {
+        self.name.as_deref().unwrap_or(label)
+    }
+
+    /// What tells players apart, where the service does it by `cohort`.
+    pub fn players<'a>(&'a self, cohort: &'a [KeySource]) -> &'a [KeySource] {
+        self.by.as_ref().map_or(cohort, OneOrMany::as_slice)
     }
 }

@@ -7,7 +7,10 @@ use std::{
 
 use super::Controller;
 use crate::{
-    config::{Config, schema::Route},
+    config::{
+        Config,
+        schema::{Idempotency, Route},
+    },
     control::event::{EventDetails, EventKind},
     registry::{KeyTrouble, Registry},
 };
@@ -112,47 +115,69 @@ fn news(before: &Found, found: &Found, now: SystemTime) -> Vec<(EventKind, Strin
 
 /// For each route of `old` whose idempotency keys are unknown once `new` is in force: its service, and why.
 fn forgotten(old: &Config, new: &Config, registry: &Registry) -> Vec<(String, String)> {
-    let routes = old.routes.iter().filter(|route| route.idempotency.is_some());
-    let each = routes.filter_map(|route| {
+    let routes = old.routes.iter().filter_map(|route| Some((route, route.idempotency.as_ref()?)));
+    let each = routes.filter_map(|(route, before)| {
         let label = route.label();
-        let now = new.routes.iter().find(|now| now.label() == label);
-        let why = why_forgotten(route, now, old, new)?;
-        let keys = match registry.keys_known(&route.service, &label)? {
+        let scope = before.scope(&label);
+        let (why, remedy) = why_forgotten((route, before), old, new)?;
+        let keys = match registry.keys_known(&route.service, scope)? {
             Some(0) => return None,
             Some(count) => format!("its {count} idempotency keys are"),
             None => "its idempotency keys are".to_owned(),
         };
         let what = "a write that comes again with one of them is sent again";
-        Some((
-            route.service.clone(),
-            format!("route `{label}` {why}: {keys} not known to it, and {what}"),
-        ))
+        let reason = format!("route `{label}` {why}: {keys} not known to it, and {what}; {remedy}");
+        Some((route.service.clone(), reason))
     });
     each.collect()
 }
 
-/// Why keys of route `old` are unknown to the route that has its label `now`; `None` if they are known.
+/// Why the keys of a route of `old`, with its policy, are not known once `new` is in force, and how they stay known; `None`
+/// if they are known.
 fn why_forgotten(
-    old: &Route,
-    now: Option<&Route>,
-    before: &Config,
-    after: &Config,
-) -> Option<String> {
-    let Some(now) = now else { return Some("is gone, or has another name".to_owned()) };
-    if now.service != old.service {
-        return Some(format!("leads to `{}` instead of `{}`", now.service, old.service));
-    }
-    if now.idempotency.is_none() {
-        return Some(
-            "has no `idempotency` any more (its keys are known again if it gets that back within their window)"
+    (route, before): (&Route, &Idempotency),
+    old: &Config,
+    new: &Config,
+) -> Option<(String, String)> {
+    let label = route.label();
+    let scope = before.scope(&label);
+    let has_keys = |now: &&Route| {
+        let keys = now.idempotency.as_ref().map(|keys| keys.scope(&now.label()) == scope);
+        now.service == route.service && keys == Some(true)
+    };
+    let name = format!(
+        "to keep them, write `idempotency: {{ name: \"{scope}\" }}` at the route of `{}` that has its requests now",
+        route.service
+    );
+    let Some(now) = new.routes.iter().find(has_keys) else {
+        return Some(match new.routes.iter().find(|now| now.label() == label) {
+            None => ("is gone, or has another name".to_owned(), name),
+            Some(now) if now.service != route.service => (
+                format!("leads to `{}` instead of `{}`", now.service, route.service),
+                "keys belong to their service: to keep them, keep its name, and give it other versions"
+                    .to_owned(),
+            ),
+            Some(now) if now.idempotency.is_none() => (
+                "has no `idempotency` any more".to_owned(),
+                "its keys are known again if it gets that back within their window".to_owned(),
+            ),
+            Some(_) => ("has another `idempotency.name`".to_owned(), name),
+        });
+    };
+    let players = |config: &Config, keys: &Idempotency| {
+        let service = config.services.get(&route.service);
+        keys.players(service.map(|s| &*s.cohort.key).unwrap_or_default()).to_vec()
+    };
+    let (before, after) = (players(old, before), players(new, now.idempotency.as_ref()?));
+    (before != after).then(|| {
+        let sources: Vec<_> = before.iter().map(|source| format!("\"{source}\"")).collect();
+        let by = sources.join(", ");
+        (
+            "tells players apart by another `cohort.key` or `idempotency.by` (players whose source of the key is the same keep \
+             theirs)"
                 .to_owned(),
-        );
-    }
-    let key = |config: &Config| config.services.get(&old.service).map(|s| s.cohort.key.clone());
-    (key(before) != key(after)).then(|| {
-        "has a service that tells players apart by another `cohort.key` (players whose source of the key is the same \
-         keep theirs)"
-            .to_owned()
+            format!("to keep them, write `idempotency: {{ by: [ {by} ] }}`"),
+        )
     })
 }
 
@@ -207,7 +232,15 @@ mod tests {
             (file("b", player, keyed, "bet"), "leads to `b` instead of `a`"),
             (file("a", player, keyed, "stake"), "is gone, or has another name"),
             (file("a", player, "", "bet"), "has no `idempotency` any more"),
-            (file("a", "\"cookie:p\"", keyed, "bet"), "by another `cohort.key`"),
+            (
+                file("a", "\"cookie:p\"", keyed, "bet"),
+                "write `idempotency: { by: [ \"header:x-p\" ] }`",
+            ),
+            (file("a", player, keyed, "stake"), "write `idempotency: { name: \"bet\" }`"),
+            (
+                file("a", player, ", idempotency: { name: stake }", "bet"),
+                "has another `idempotency.name`",
+            ),
         ] {
             let why = why(&new);
             assert_eq!((why.len(), &*why[0].0), (1, "a"), "{why:?}");
@@ -216,6 +249,11 @@ mod tests {
                 "{why:?}"
             );
         }
+        // What the sentences say keeps them.
+        let named = ", idempotency: { name: bet }";
+        assert_eq!(why(&file("a", player, named, "stake")), []);
+        let by = ", idempotency: { by: \"header:x-p\" }";
+        assert_eq!(why(&file("a", "\"cookie:p\"", by, "bet")), []);
         // Also once nothing has the table any more.
         drop(table);
         registry.forget_unused();

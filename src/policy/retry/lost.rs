@@ -15,13 +15,16 @@ pub struct Lost {
     pub refused: bool,
     /// It was sent once more already.
     pub repeated: bool,
+    /// Its route says how often it is sent, and leaves no further attempt to the version.
+    pub spent: bool,
 }
 
 /// Whether the request is sent once more, on a new connection: if that does no harm, and the connection, not
 /// the endpoint, is the likely reason.
 pub fn may_repeat(lost: Lost) -> bool {
     let harmless = lost.whole && (lost.idempotent || lost.unprocessed);
-    harmless && (lost.reused || lost.refused) && !lost.repeated
+    let is_left = lost.unprocessed || !lost.spent;
+    harmless && is_left && (lost.reused || lost.refused) && !lost.repeated
 }
 
 #[cfg(test)]
@@ -29,11 +32,11 @@ mod tests {
     use super::*;
 
     fn all() -> impl Iterator<Item = Lost> {
-        (0..64u8).map(|bits| {
+        (0..128u8).map(|bits| {
             let is = |bit: u8| bits & 1 << bit != 0;
             let (whole, idempotent, unprocessed) = (is(0), is(1), is(2));
-            let (reused, refused, repeated) = (is(3), is(4), is(5));
-            Lost { whole, idempotent, unprocessed, reused, refused, repeated }
+            let (reused, refused, repeated, spent) = (is(3), is(4), is(5), is(6));
+            Lost { whole, idempotent, unprocessed, reused, refused, repeated, spent }
         })
     }
 
@@ -52,8 +55,19 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_processed_is_sent_no_more_often_than_its_route_says() {
+        for lost in all().filter(|lost| lost.spent && !lost.unprocessed) {
+            assert!(!may_repeat(lost), "{lost:?}");
+        }
+        let unsent = |lost: &Lost| lost.spent && lost.unprocessed && lost.whole && lost.reused;
+        for lost in all().filter(unsent) {
+            assert_eq!(may_repeat(lost), !lost.repeated, "{lost:?}");
+        }
+    }
+
+    #[test]
     fn a_stale_connection_and_a_refusal_are_no_failure_of_a_request_that_can_be_repeated() {
-        let whole = |lost: &Lost| lost.whole && !lost.repeated;
+        let whole = |lost: &Lost| lost.whole && !lost.repeated && !lost.spent;
         let harmless = |lost: &Lost| lost.idempotent || lost.unprocessed;
         for lost in all().filter(whole).filter(harmless) {
             assert_eq!(may_repeat(lost), lost.reused || lost.refused, "{lost:?}");

@@ -65,6 +65,11 @@ const LEFT: Problem = problem(
     "the client left while its request waited for another one; this request was not sent",
 );
 
+/// The response if there are too many keys: there is room once one of them is forgotten, in `next` seconds.
+fn full(next: u32) -> Problem {
+    Problem { retry_after: next.max(RETRY_AFTER), ..FULL }
+}
+
 const fn problem(status: u16, kind: &'static str, detail: &'static str) -> Problem {
     Problem { status, kind, detail, retry_after: RETRY_AFTER }
 }
@@ -83,8 +88,8 @@ pub(in crate::proxy) struct Beginning {
 pub(in crate::proxy) enum Outcome {
     /// The key has begun.
     Begun(Rc<Key>),
-    /// The client gets this response.
-    Replay(Arc<KeptAnswer>),
+    /// The client gets this response; whether the request has waited for another one.
+    Replay(Arc<KeptAnswer>, bool),
     /// The client gets a problem.
     Refused(Problem, Option<Box<Extra>>),
 }
@@ -124,7 +129,7 @@ impl Beginning {
         let mut waited = false;
         loop {
             let ended = match self.table.enter(self.id, self.print, &self.rules) {
-                Entered::Begin(lease) => match self.store(lease).await {
+                Entered::Begin(lease) => match self.store(lease, waited).await {
                     Some(outcome) => return outcome,
                     None => {
                         self.held(&mut waited, fence);
@@ -142,12 +147,12 @@ impl Beginning {
                 }
                 Entered::Replay(answer) => {
                     self.table.note(KeyEvent::Replayed);
-                    return Outcome::Replay(answer);
+                    return Outcome::Replay(answer, waited);
                 }
                 Entered::NotKept => return self.refuse(KeyEvent::RefusedNotKept, NOT_KEPT),
                 Entered::Unsure => return self.refuse(KeyEvent::RefusedUnsure, UNSURE),
                 Entered::Mismatch => return self.refuse(KeyEvent::Mismatch, MISMATCH),
-                Entered::Full => return self.refuse(KeyEvent::RefusedFull, FULL),
+                Entered::Full(next) => return self.refuse(KeyEvent::RefusedFull, full(next)),
                 Entered::Crowded => return self.refuse(KeyEvent::RefusedBusy, CROWDED),
             };
             match ended {
@@ -167,7 +172,7 @@ impl Beginning {
 
     /// Writes that the key has begun. `None` if another process has it: then the request looks again later. What the
     /// disk knows of it is not looked up in the table: there may be no room for it.
-    async fn store(&self, lease: KeyLease) -> Option<Outcome> {
+    async fn store(&self, lease: KeyLease, waited: bool) -> Option<Outcome> {
         let stored = match timeout(STORED_WITHIN, lease.store()).await {
             Ok(Ok(None)) => return Some(Outcome::Begun(self.begun(lease))),
             Ok(Ok(Some(stored))) => stored,
@@ -178,13 +183,14 @@ impl Beginning {
             (Some(Verdict::Mismatch), _) => self.refuse(KeyEvent::Mismatch, MISMATCH),
             (_, Stored::Known { state: RowState::Answered(Some(answer)), .. }) => {
                 self.table.note(KeyEvent::Replayed);
-                Outcome::Replay(Arc::new(answer))
+                Outcome::Replay(Arc::new(answer), waited)
             }
             (_, Stored::Known { state: RowState::Answered(None), .. }) => {
                 self.refuse(KeyEvent::RefusedNotKept, NOT_KEPT)
             }
             (_, Stored::Known { .. }) => self.refuse(KeyEvent::RefusedUnsure, UNSURE),
-            (_, Stored::Full | Stored::New { .. }) => self.refuse(KeyEvent::RefusedFull, FULL),
+            (_, Stored::Full { next }) => self.refuse(KeyEvent::RefusedFull, full(next)),
+            (_, Stored::New { .. }) => self.refuse(KeyEvent::RefusedUnstored, UNSTORED),
         })
     }
 

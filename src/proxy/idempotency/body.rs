@@ -3,19 +3,12 @@
 //! Afterwards the client's inbox has the head and the body without its framing, as if the body had come with its
 //! length, so all later stages, and a further attempt, find both in one piece.
 
-use std::{future::poll_fn, task::Poll};
-
-use tokio::time::Instant;
-
 use super::super::{
     body::Framing,
-    buffer::Buffer,
     channel::Channel,
     client::Client,
-    head::HeadError,
-    pace,
     problem::{Problem, RETRY_AFTER},
-    whole_body::{Broken, WholeBody},
+    whole_body::{Broken, ENDED, MALFORMED, WholeBody, call},
     worker::Worker,
 };
 use crate::snapshot::BodyLimits;
@@ -69,56 +62,19 @@ impl Reading {
             }
             (framing, _) => framing,
         };
-        let body = self.read(framing, client).await?;
+        let mut body = WholeBody::taken(framing, self.limit as u64);
+        let read = body.arrive(client, self.limits).await;
+        read.map_err(|broken| match broken {
+            Broken::TooLarge => TOO_LARGE,
+            Broken::Malformed => MALFORMED.into(),
+            Broken::Ended => ENDED.into(),
+        })?;
+        let (body, _) = body.into_parts();
         let mut inbox = worker.blocks.take();
         inbox.put(&head);
         inbox.put(&body);
         inbox.put(client.inbox.data());
         worker.blocks.give(std::mem::replace(&mut client.inbox, inbox));
         Ok(Gathered { length: body.len(), was_open: self.framing.is_open() })
-    }
-
-    async fn read(&self, framing: Framing, client: &mut Client) -> Result<Vec<u8>, Problem> {
-        let mut body = WholeBody::taken(framing, self.limit as u64);
-        let began = Instant::now();
-        let due = |bytes: usize| {
-            let due = Instant::now() + self.limits.timeout;
-            pace::due(self.limits, began, bytes as u64).map_or(due, |slow| slow.min(due))
-        };
-        client.deadline.set(due(0));
-        let read = poll_fn(|cx| {
-            let before = body.len();
-            if let Poll::Ready(read) = body.poll(cx, client) {
-                return Poll::Ready(read);
-            }
-            if body.len() > before {
-                client.deadline.set(due(body.len()));
-            }
-            client.deadline.poll_passed(cx).map(|()| Err(Broken::Ended))
-        });
-        let bad = |status, detail| Err(HeadError { status, detail }.into());
-        match read.await {
-            Ok(()) => Ok(body.into_parts().0),
-            Err(Broken::TooLarge) => Err(TOO_LARGE),
-            Err(Broken::Malformed) => bad(400, "the chunks of the body are malformed"),
-            Err(Broken::Ended) => bad(408, "the body did not arrive, or not in time"),
-        }
-    }
-}
-
-/// Calls for the body.
-async fn call(client: &mut Client, limits: BodyLimits) -> Result<(), Problem> {
-    let mut interim = Buffer::hollow();
-    interim.put(b"HTTP/1.1 100 Continue\r\n\r\n");
-    client.deadline.set(Instant::now() + limits.timeout);
-    let called = poll_fn(|cx| {
-        if let Poll::Ready(written) = interim.poll_flush(cx, &mut client.stream) {
-            return Poll::Ready(written.is_ok());
-        }
-        client.deadline.poll_passed(cx).map(|()| false)
-    });
-    match called.await {
-        true => Ok(()),
-        false => Err(HeadError { status: 408, detail: "the client does not read" }.into()),
     }
 }

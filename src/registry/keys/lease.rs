@@ -106,7 +106,7 @@ impl KeyLease {
                 };
                 state.map(|state| (state, *until, *print))
             }
-            Stored::New { .. } | Stored::Full => None,
+            Stored::New { .. } | Stored::Full { .. } => None,
         };
         self.table.end((self.id, self.number), state, self.rules.memory);
     }
@@ -119,6 +119,11 @@ impl KeyLease {
     /// Notes that the version cannot have processed the last attempt.
     pub fn unprocessed(&self) {
         self.sent.set(self.sent_before.get());
+    }
+
+    /// The key.
+    pub fn id(&self) -> KeyId {
+        self.id
     }
 
     /// Whether an earlier request with the key may have been processed.

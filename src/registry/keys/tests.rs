@@ -120,7 +120,7 @@ fn keys_and_responses_are_bounded_and_a_live_key_is_never_forgotten() {
     assert!(table.bytes() <= rules.memory);
     let enter =
         |n: u32| table.enter(table.id(("client-ip", b"p"), &n.to_be_bytes()), print(b"x"), &rules);
-    assert!(matches!(enter(1000), Entered::Full));
+    assert!(matches!(enter(1000), Entered::Full(_)));
     assert!(matches!(enter(0), Entered::NotKept), "its response was too old, and it is known");
     assert!(matches!(enter(999), Entered::Replay(_)));
     let again = (0..1000).filter(|n| matches!(enter(*n), Entered::Begin(_))).count();
@@ -143,7 +143,7 @@ fn keys_whose_time_has_passed_make_room() {
         }
         table.time.set(table.time.now_ms() + 1000 * u64::from(rules.window) - 5_000);
         assert!(matches!(enter(4 * round), Entered::Replay(_)), "its window has not passed");
-        assert!(matches!(enter(u32::MAX), Entered::Full));
+        assert!(matches!(enter(u32::MAX), Entered::Full(_)));
         table.time.set(table.time.now_ms() + 6_000);
     }
     assert!(table.len() <= 4 && table.bytes() <= 8, "{} {}", table.len(), table.bytes());

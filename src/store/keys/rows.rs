@@ -68,6 +68,9 @@ PRAGMA user_version = 2;
 ",
 ];
 
+/// The keys that are not answered: under way, or unsure.
+const OPEN_KEYS: &str = "CREATE INDEX IF NOT EXISTS idempotency_open ON idempotency (route, state, owner) WHERE state <> 1";
+
 /// Forms of a print: without the host, and with it.
 const BARE: i64 = 1;
 const WHOLE: i64 = 2;
@@ -96,6 +99,8 @@ pub(super) struct Rows {
     /// For how long the machine had run when the time was left there last.
     left_up_ms: u64,
     pub(super) counts: Counts,
+    /// By table the second in which a key is forgotten first, and when that was found out.
+    next: HashMap<Arc<str>, (u32, u32)>,
 }
 
 impl Rows {
@@ -126,10 +131,13 @@ impl Rows {
             }
             connection.execute_batch("COMMIT")?;
         }
+        // Few rows are in it. An earlier release keeps it up as well, since SQLite does.
+        connection.execute_batch(OPEN_KEYS)?;
         let counts = counted(&connection)?;
         let (own, boot) = (owner::own(), boot());
-        let (path, beside, left_up_ms) = (path.to_owned(), None, 0);
-        let rows = Self { connection, path, file, beside, own, boot, time, left_up_ms, counts };
+        let (path, beside, left_up_ms, next) = (path.to_owned(), None, 0, HashMap::new());
+        let rows =
+            Self { connection, path, file, beside, own, boot, time, left_up_ms, counts, next };
         let now = match rows.left()? {
             Some(now) => now,
             None => first(wall_ms(), rows.newest(windows)?.into_iter()),
@@ -274,7 +282,7 @@ impl Rows {
         };
         if !is_replaced {
             if place.0 >= u64::from(*most) {
-                return Ok(Stored::Full);
+                return Ok(Stored::Full { next: self.next_forgotten(route)? });
             }
             place.0 += 1;
         }
@@ -289,6 +297,54 @@ impl Rows {
         let values = params![id.bytes(), &**route, hash, self.own, BEGUN, until, form, quoted];
         insert.execute(values)?;
         Ok(Stored::New { until })
+    }
+
+    /// Seconds until the first key of the table of `route` is forgotten. The index has the keys of all tables in their order,
+    /// so it is asked once a second.
+    fn next_forgotten(&mut self, route: &Arc<str>) -> rusqlite::Result<u32> {
+        let now = self.time.now();
+        if let Some((until, _)) = self.next.get(route).filter(|(_, asked)| *asked == now) {
+            return Ok(until.saturating_sub(now));
+        }
+        let mut select = self.connection.prepare_cached(
+            "SELECT until FROM idempotency WHERE route = ?1 ORDER BY until LIMIT 1",
+        )?;
+        let until = select.query_row([&**route], |row| row.get::<_, i64>(0)).optional()?;
+        let until = until.map_or(now, |until| u32::try_from(until).unwrap_or(u32::MAX));
+        self.next.insert(Arc::clone(route), (until, now));
+        Ok(until.saturating_sub(now))
+    }
+
+    /// What is known of the key `id`, if it is.
+    pub(super) fn look(&self, id: KeyId) -> rusqlite::Result<Option<Stored>> {
+        let known = known(&self.connection, id, &self.own)?;
+        let is_kept = |stored: &Stored| matches!(stored, Stored::Known { until, .. } if *until > self.time.now());
+        Ok(known.filter(is_kept))
+    }
+
+    /// Keys of each table that are unsure, also those that a process has begun that runs no more.
+    pub(super) fn unsure(&self) -> rusqlite::Result<HashMap<Arc<str>, u64>> {
+        let mut select = self.connection.prepare_cached(
+            "SELECT route, state, owner, count(*) FROM idempotency INDEXED BY idempotency_open
+             WHERE state <> 1 GROUP BY route, state, owner",
+        )?;
+        let mut found = select.query([])?;
+        let mut unsure = HashMap::new();
+        while let Some(row) = found.next()? {
+            let (route, state): (String, i64) = (row.get(0)?, row.get(1)?);
+            let (owner, count): (String, i64) = (row.get(2)?, row.get(3)?);
+            if state == UNSURE || owner != self.own && !owner::runs(&owner) {
+                *unsure.entry(Arc::from(route)).or_default() += count.unsigned_abs();
+            }
+        }
+        Ok(unsure)
+    }
+
+    /// Shows the number of keys of the table of `route` there from now on.
+    pub(super) fn count_at(&mut self, route: &Arc<str>, shown: &Arc<AtomicU64>) {
+        let (count, place) = self.counts.entry(Arc::clone(route)).or_default();
+        shown.store(*count, Relaxed);
+        *place = Some(Arc::clone(shown));
     }
 
     /// Notes how a key ended.

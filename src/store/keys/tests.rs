@@ -55,7 +55,7 @@ fn what_became_of_a_key_is_known_to_the_next_who_keeps_keys_there() {
     {
         let log = keep_keys(folder.path()).unwrap();
         assert!(keys.iter().all(|key| is_new(&log, key)));
-        assert!(matches!(begin(&log, &row(b"d")), Ok(Stored::Full)));
+        assert!(matches!(begin(&log, &row(b"d")), Ok(Stored::Full { .. })));
         log.end(keys[0].id, KeyEnd::Answered(Some(Arc::new(answer.clone()))));
         log.end(keys[1].id, KeyEnd::Freed);
         log.flush(LONG);

@@ -4,6 +4,8 @@
 
 use std::{io::Write, net::IpAddr};
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 /// Appends a number.
 pub(super) fn number(out: &mut Vec<u8>, key: &'static str, value: Option<u64>) {
     out.extend_from_slice(key.as_bytes());
@@ -11,6 +13,15 @@ pub(super) fn number(out: &mut Vec<u8>, key: &'static str, value: Option<u64>) {
         Some(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
         None => out.extend_from_slice(b"null"),
     }
+}
+
+/// Appends bytes as hexadecimal digits; `key` has the quote before them.
+pub(super) fn hex(out: &mut Vec<u8>, key: &'static str, bytes: &[u8]) {
+    out.extend_from_slice(key.as_bytes());
+    for byte in bytes {
+        out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    }
+    out.push(b'"');
 }
 
 /// Appends the client's address.
@@ -73,7 +84,6 @@ fn escape(out: &mut Vec<u8>, byte: u8) {
     match byte {
         b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
         0..=0x1f => {
-            const HEX: &[u8; 16] = b"0123456789abcdef";
             out.extend_from_slice(b"\\u00");
             out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }

@@ -2,14 +2,14 @@
 //!
 //! A line of some 400 bytes costs 2,500 instructions (callgrind, 100,000 lines).
 //!
-//! Every line has every key, in the same order, except the last three, which are for requests that were
-//! repeated, or failed and were not; values that do not apply are `null`. Text from the
+//! Every line has every key, in the same order, except the last ones from `retry` on, which only those requests have that they
+//! are for; values that do not apply are `null`. Text from the
 //! network is bytes: invalid UTF-8 becomes `\ufffd`, so every line parses. Times are UTC (RFC 3339)
 //! with milliseconds; latencies are whole microseconds.
 
 use std::{io::Write, net::IpAddr};
 
-use super::json::{client, number, text};
+use super::json::{client, hex, number, text};
 
 /// Some 150 lines; together with the writer's queue this limits the memory while a disk stalls.
 const FULL_BYTES: usize = 64 << 10;
@@ -61,6 +61,14 @@ pub struct Entry<'a> {
     pub withheld: Option<&'a str>,
     /// The version that got it after the assigned one had failed.
     pub rescued_by: Option<&'a str>,
+    /// What refused it, if it was refused on a route.
+    pub policy: Option<&'a str>,
+    /// The hash of its cohort key, if it has a route.
+    pub player: Option<u32>,
+    /// The hash of its idempotency key, on routes that remember keys.
+    pub key: Option<u64>,
+    /// What became of that: `new`, `asked`, `replayed`, `held`, `refused`.
+    pub key_use: Option<&'a str>,
 }
 
 /// Lines of one worker that are not handed over yet.
@@ -102,10 +110,18 @@ impl Lines {
             (r#","retry":"#, entry.retry),
             (r#","withheld":"#, entry.withheld),
             (r#","rescued_by":"#, entry.rescued_by),
+            (r#","policy":"#, entry.policy),
         ] {
             if value.is_some() {
                 text(out, key, value.map(str::as_bytes));
             }
+        }
+        if let Some(player) = entry.player {
+            hex(out, r#","player":""#, &player.to_be_bytes());
+        }
+        if let Some(key) = entry.key {
+            hex(out, r#","key":""#, &key.to_be_bytes());
+            text(out, r#","key_use":"#, entry.key_use.map(str::as_bytes));
         }
         out.extend_from_slice(b"}\n");
     }
@@ -187,7 +203,23 @@ pub(super) mod tests {
             retry: None,
             withheld: None,
             rescued_by: None,
+            policy: None,
+            player: None,
+            key: None,
+            key_use: None,
         }
+    }
+
+    #[test]
+    fn who_was_refused_why_and_with_which_key() {
+        let mut lines = Lines::default();
+        let (policy, player, key) = (Some("rate"), Some(0x00ab_cdef), Some(0x1234));
+        lines.push(&Entry { policy, player, key, key_use: Some("refused"), ..entry(b"/") });
+        let text = String::from_utf8_lossy(lines.text()).into_owned();
+        let expected = r#""retries":0,"policy":"rate","player":"00abcdef","key":"0000000000001234","key_use":"refused"}"#
+            .to_owned()
+            + "\n";
+        assert!(text.ends_with(&expected), "{text}");
     }
 
     #[test]

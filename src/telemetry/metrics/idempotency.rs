@@ -11,6 +11,8 @@ pub struct Idempotency {
     pub route: String,
     /// Keys that are remembered.
     pub keys: u64,
+    /// Those of them of which nobody knows whether their requests were processed.
+    pub unsure: u64,
     /// Most keys.
     pub limit: u64,
     /// Requests that wait for the response to another one.
@@ -55,6 +57,11 @@ pub(super) fn idempotency(scrape: &Scrape, page: &mut Page) {
         }
     };
     gauge("tidegate_idempotency_keys", "Idempotency keys that are remembered.", |keys| keys.keys);
+    gauge(
+        "tidegate_idempotency_keys_unsure",
+        "Idempotency keys of which nobody knows whether their requests were processed, also after a crash.",
+        |keys| keys.unsure,
+    );
     gauge(
         "tidegate_idempotency_keys_limit",
         "Most idempotency keys; requests with further ones are refused.",

@@ -15,6 +15,31 @@ pub struct RateUse {
     pub lost: u64,
 }
 
+/// Requests of a route that were refused before a version got them.
+#[derive(Debug, Clone)]
+pub struct RefusedUse {
+    /// Its service.
+    pub service: String,
+    /// The route.
+    pub route: String,
+    /// How many, by what refused them.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
+/// Refused requests.
+pub(super) fn refused(scrape: &Scrape, page: &mut Page) {
+    let mut refused = page.counter(
+        "tidegate_refused_total",
+        "Requests that were refused before a version got them, by route and what refused them.",
+    );
+    for route in &scrape.refused {
+        let labels = [("service", &*route.service), ("route", &*route.route)];
+        for (reason, count) in &route.counts {
+            refused.count([labels[0], labels[1], ("reason", reason)], *count);
+        }
+    }
+}
+
 /// Limits of rates.
 pub(super) fn limits(scrape: &Scrape, page: &mut Page) {
     let each = || {

@@ -64,6 +64,11 @@ fn scrape() -> Scrape {
             events: vec![("released", 7), ("full", 1)],
             holds: Durations::default(),
         }],
+        refused: vec![RefusedUse {
+            service: "game-api".into(),
+            route: "bet.place".into(),
+            counts: vec![("rate", 7), ("fence", 0)],
+        }],
         rates: vec![RateUse {
             route: "bet.place".into(),
             limit: "client-ip".into(),
@@ -135,6 +140,7 @@ fn scrape() -> Scrape {
             service: "game-api".into(),
             route: "bet.place".into(),
             keys: 12,
+            unsure: 2,
             limit: 1_000_000,
             waiting: 1,
             bytes: 4096,

@@ -111,8 +111,8 @@ fn in_a_storm_no_write_without_a_key_is_seen_twice() {
     };
     assert_eq!(most('w'), Some(1), "a bet was placed twice");
     assert!(most('k').is_some_and(|times| (2..=3).contains(&times)), "{:?}", most('k'));
-    // Each of three attempts may meet a connection that was closed meanwhile.
-    assert!(most('r').is_some_and(|times| times <= 6), "{:?}", most('r'));
+    // Also where a connection was closed meanwhile.
+    assert!(most('r').is_some_and(|times| times <= 3), "{:?}", most('r'));
     assert!(asked > 100, "{asked}");
     let repeated =
         RetryReason::ALL.map(|reason| proxy.retries("v1", reason) + proxy.retries("v2", reason));
