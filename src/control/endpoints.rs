@@ -204,36 +204,27 @@ impl EndpointMonitor {
     /// Takes the results of connections that were tried: the endpoint that accepted one, and those that did not. A version
     /// without players, none of whose serving endpoints accepted one, cannot be connected, as if requests had found that;
     /// of one with players, requests tell.
-    pub(super) fn tried(
-        &mut self,
-        snapshot: &Snapshot,
-        Tried { accepted, failed }: &Tried,
-        now: Duration,
-    ) {
+    pub(super) fn tried(&mut self, snapshot: &Snapshot, tried: &Tried, now: Duration) {
         self.follow(snapshot, now, || 0.5);
         for service in &snapshot.services {
             for version in &service.versions {
                 let serving = version.known.iter().filter(|known| known.state.standing.serves());
                 let is_dead = version.share_weight().value() <= 0.0
-                    && serving.clone().all(|known| failed.contains_key(&known.state.id));
-                let company =
-                    if version.known.len() < 2 { Company::Alone } else { Company::Others };
-                for endpoint in serving {
-                    let state = &*endpoint.state;
+                    && serving.clone().all(|known| tried.failed.contains_key(&known.state.id));
+                for Endpoint { state, .. } in serving {
+                    let is_good = tried.accepted == Some(state.id);
                     let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
-                    let is_good = *accepted == Some(state.id) && watched.health.is_unreachable();
-                    let counts = match (is_dead, is_good) {
-                        (true, _) => (u64::from(service.health.connect_faults), 0),
-                        (false, true) => (0, 1),
-                        (false, false) => continue,
-                    };
-                    let (before, was_unreachable) =
-                        (watched.health.state(), watched.health.is_unreachable());
-                    watched.health.connected(counts.0, counts.1, company, &service.health, now);
-                    let why = failed.get(&state.id).cloned().unwrap_or_default();
-                    self.moves.extend(watched.moved(before, service, version, state, now, || why));
-                    watched.write_status(state, &service.health, now);
-                    self.notices.extend(watched.reached(was_unreachable, service, version, state));
+                    if is_dead || is_good {
+                        let was_unreachable = watched.health.is_unreachable();
+                        watched.health.tried(is_good, &service.health, now);
+                        watched.write_status(state, &service.health, now);
+                        self.notices.extend(watched.reached(
+                            was_unreachable,
+                            service,
+                            version,
+                            state,
+                        ));
+                    }
                 }
             }
         }
