@@ -274,9 +274,10 @@ impl Health {
             return;
         }
         self.unreachable = !is_good;
-        match is_good {
-            true => self.faults = 0,
-            false => drop(self.next_probe.get_or_insert(now + settings.interval)),
+        if is_good {
+            self.faults = 0;
+        } else if self.next_probe.is_none() {
+            self.next_probe = Some(now + settings.interval);
         }
     }
 

@@ -162,7 +162,6 @@ pub(super) fn harm(asked: Asked<'_>) -> Harm {
 impl Harm {
     /// The same of a rollout that ended before its first step: what the version served had nothing to do with it.
     pub(super) fn of_no_step(self) -> Self {
-        let (failures_before, failures_after) = (self.failures_before, self.failures_after);
         Self {
             estimate: Some(0.0),
             how:
@@ -179,8 +178,7 @@ impl Harm {
             failed_attempts: FailureKinds::default(),
             counted_in: None,
             shared_with: None,
-            failures_before,
-            failures_after,
+            ..self
         }
     }
 }
