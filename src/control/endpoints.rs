@@ -20,7 +20,7 @@ use self::{
     peers::{PeerTests, is_compared},
 };
 use crate::{
-    control::carried,
+    control::{carried, reach::Tried},
     health::{
         Cause, Company, Health, Overload, State,
         probe::{Probe, Question},
@@ -199,6 +199,35 @@ impl EndpointMonitor {
         let notice = watched.reached(was_unreachable, service, version, state);
         self.notices.extend(notice);
         self.moves.extend(moved);
+    }
+
+    /// Takes the results of connections that were tried: the endpoint that accepted one, and those that did not. A version
+    /// without players, none of whose serving endpoints accepted one, cannot be connected, as if requests had found that;
+    /// of one with players, requests tell.
+    pub(super) fn tried(&mut self, snapshot: &Snapshot, tried: &Tried, now: Duration) {
+        self.follow(snapshot, now, || 0.5);
+        for service in &snapshot.services {
+            for version in &service.versions {
+                let serving = version.known.iter().filter(|known| known.state.standing.serves());
+                let is_dead = version.share_weight().value() <= 0.0
+                    && serving.clone().all(|known| tried.failed.contains_key(&known.state.id));
+                for Endpoint { state, .. } in serving {
+                    let is_good = tried.accepted == Some(state.id);
+                    let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
+                    if is_dead || is_good {
+                        let was_unreachable = watched.health.is_unreachable();
+                        watched.health.tried(is_good, &service.health, now);
+                        watched.write_status(state, &service.health, now);
+                        self.notices.extend(watched.reached(
+                            was_unreachable,
+                            service,
+                            version,
+                            state,
+                        ));
+                    }
+                }
+            }
+        }
     }
 
     /// Whether a notification of traffic is needed: counts matter, and are not being polled.

@@ -19,7 +19,7 @@ pub struct Known<'a> {
     pub label: &'a str,
     /// Its state.
     pub state: State,
-    /// It is the only one of its version, and the last connections to it failed.
+    /// The last connections to it failed, and its version has no other that accepted one.
     pub unreachable: bool,
 }
 

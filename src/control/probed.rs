@@ -1,7 +1,9 @@
 //! Asks the endpoints that would get the traffic of a change whether they can be reached.
 //!
 //! Of a version without traffic and without health checks nothing is known, so a connection is tried before a
-//! change is decided. The decision itself is in `controller/reach.rs`.
+//! change is decided. The decision itself is in `controller/reach.rs`. What was found is kept as knowledge about the
+//! endpoints: it also decides whether a verdict may give all players to such a version. In a bake nobody asks, so a
+//! connection to the versions before it is tried every second.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -11,7 +13,7 @@ use tokio::time::timeout;
 use super::{
     WeightsChange,
     controller::{Cutover, RolloutChange},
-    reach::Reach,
+    reach::{Reach, Tried},
     tasks::ControlPlane,
 };
 use crate::upstream::socket::{is_want, open_patiently};
@@ -27,7 +29,7 @@ impl ControlPlane {
             return asked;
         }
         let targets = self.controller().targets_of_cutover(&asked);
-        Cutover { reach: Reach::Asked(unreached(targets).await), ..asked }
+        Cutover { reach: self.reach(targets).await, ..asked }
     }
 
     /// As [`Self::with_reach`], for weights.
@@ -36,7 +38,7 @@ impl ControlPlane {
             return asked;
         }
         let targets = self.controller().targets_of_weights(&asked);
-        WeightsChange { reach: Reach::Asked(unreached(targets).await), ..asked }
+        WeightsChange { reach: self.reach(targets).await, ..asked }
     }
 
     /// As [`Self::with_reach`], for a command that leads back to the split before a rollout.
@@ -45,23 +47,35 @@ impl ControlPlane {
             return asked;
         }
         let targets = self.controller().targets_of_rollout(&asked);
-        RolloutChange { reach: Reach::Asked(unreached(targets).await), ..asked }
+        RolloutChange { reach: self.reach(targets).await, ..asked }
+    }
+
+    /// Tries `targets`, and keeps what was found.
+    pub(super) async fn reach(&self, targets: Vec<(u32, SocketAddr)>) -> Reach {
+        if targets.is_empty() {
+            return Reach::Asked(BTreeMap::new());
+        }
+        let tried = reached(targets).await;
+        self.controller().note_tried(&tried);
+        Reach::Asked(tried.failed)
     }
 }
 
-/// Tries a connection to each of `targets` at the same time, until one accepts. Returns why the others did not,
-/// by number.
-pub(super) async fn unreached(targets: Vec<(u32, SocketAddr)>) -> BTreeMap<u32, String> {
+/// Tries a connection to each of `targets` at the same time, until one accepts.
+pub(super) async fn reached(targets: Vec<(u32, SocketAddr)>) -> Tried {
     let each = targets.into_iter().map(|(id, address)| async move { (id, tried(address).await) });
     let mut each: FuturesUnordered<_> = each.collect();
-    let mut failed = BTreeMap::new();
+    let mut found = Tried::default();
     while let Some((id, tried)) = each.next().await {
         match tried {
-            Ok(()) => break,
-            Err(why) => drop(failed.insert(id, why)),
+            Ok(()) => {
+                found.accepted = Some(id);
+                break;
+            }
+            Err(why) => drop(found.failed.insert(id, why)),
         }
     }
-    failed
+    found
 }
 
 /// Tries a connection to `address`. A lack of sockets in this process is no fault of the endpoint.

@@ -16,6 +16,15 @@ pub enum Reach {
     Asked(BTreeMap<u32, String>),
 }
 
+/// What became of connections that were tried, until one was accepted.
+#[derive(Debug, Default)]
+pub struct Tried {
+    /// The number of the endpoint that accepted one, if any did.
+    pub accepted: Option<u32>,
+    /// Why others did not, by number.
+    pub failed: BTreeMap<u32, String>,
+}
+
 /// An endpoint that gets traffic by a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked<'a> {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -18,7 +19,7 @@ use tokio::{
 use super::{
     controller::{Advance, Latencies, RolloutChange},
     journaled::Unmade,
-    probed::unreached,
+    probed::reached,
     tasks::ControlPlane,
     webhook::client_for,
 };
@@ -124,6 +125,11 @@ impl ControlPlane {
                 {
                     tasks.spawn(self.clone().look_again(service.to_owned(), Arc::clone(growing)));
                 }
+                let targets = self.controller().idle_way_back(service);
+                if !targets.is_empty() && lock(growing).insert(service.to_owned()) {
+                    let growing = Arc::clone(growing);
+                    tasks.spawn(self.clone().look_back(service.to_owned(), targets, growing));
+                }
             }
             Advance::Impossible(rejected) => {
                 self.controller().note_stuck(service, &rejected.to_string());
@@ -141,7 +147,7 @@ impl ControlPlane {
     async fn reaches(&self, service: &str) -> bool {
         let targets = self.controller().targets_of_growth(service);
         let Some(targets) = targets else { return true };
-        let failed = unreached(targets).await;
+        let failed = reached(targets).await.failed;
         self.controller().note_reach(service, failed)
     }
 
@@ -149,6 +155,13 @@ impl ControlPlane {
     async fn look_again(self, service: String, growing: Growing) {
         sleep(LOOK_AGAIN).await;
         self.reaches(&service).await;
+        lock(&growing).remove(&service);
+    }
+
+    /// Tries the endpoints of the way back from the rollout of `service`, to which nothing else connects.
+    async fn look_back(self, service: String, targets: Vec<(u32, SocketAddr)>, growing: Growing) {
+        self.reach(targets).await;
+        sleep(LOOK_AGAIN).await;
         lock(&growing).remove(&service);
     }
 

@@ -127,7 +127,7 @@ pub struct Health {
     next_probe: Option<Duration>,
     /// When it came back; its share grows since then.
     returned: Option<Duration>,
-    /// It serves because there are no others, although the last connections failed.
+    /// It serves because no others can be connected, although the last connections failed.
     unreachable: bool,
 }
 
@@ -161,7 +161,7 @@ impl Health {
         self.cause
     }
 
-    /// Whether it cannot be connected, but serves as the only endpoint of its version.
+    /// Whether it cannot be connected, but serves since its version has no other that can.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable
     }
@@ -245,7 +245,7 @@ impl Health {
         let is_bad = most > 0 && self.faults >= most;
         self.unreachable = match company {
             Company::Alone => is_bad || self.unreachable && successes == 0,
-            Company::Others | Company::TooFew => false,
+            Company::Others | Company::TooFew => self.unreachable && successes == 0,
         };
         // It gets requests, but perhaps none come: then a probe tells when it is back.
         if self.unreachable && self.next_probe.is_none() {
@@ -264,6 +264,20 @@ impl Health {
             self.ejections = (self.ejections + 1).min(LONGEST_PAUSE);
             let until = now + PAUSE * self.ejections;
             self.eject(Cause::Connect, Some(until), now);
+        }
+    }
+
+    /// Applies a connection that was tried although no request needed one. After one that failed the endpoint goes on to
+    /// serve, but cannot be connected, until a probe or a request succeeds.
+    pub fn tried(&mut self, is_good: bool, settings: &schema::Health, now: Duration) {
+        if self.state != State::Serving {
+            return;
+        }
+        self.unreachable = !is_good;
+        if is_good {
+            self.faults = 0;
+        } else if self.next_probe.is_none() {
+            self.next_probe = Some(now + settings.interval);
         }
     }
 

@@ -118,7 +118,7 @@ impl Opened {
         let Happened { kind, ejected_at, .. } = self.happened;
         let is_ejection = matches!(kind, Kind::Ejected | Kind::EndpointEjected);
         let ago = |at| offset_s(self.at, at).max(0.0);
-        harm(Asked {
+        let harm = harm(Asked {
             kind,
             verdict: self.happened.cause(),
             versions,
@@ -127,7 +127,8 @@ impl Opened {
             ejected_ago_s: ejected_at.filter(|_| !is_ejection).map(ago),
             earlier: self.earlier.as_ref().map(|earlier| (&earlier.id, ago(earlier.at))),
             counters: Some(&self.counters(moments)),
-        })
+        });
+        if self.happened.took_no_step() { harm.of_no_step() } else { harm }
     }
 }
 
@@ -149,6 +150,12 @@ impl Happened {
     /// The verdict, if it decided: a comparison that was still undecided caused nothing.
     fn cause(&self) -> Option<&Verdict> {
         self.verdict.as_ref().filter(|verdict| verdict.answer == Answer::Fail)
+    }
+
+    /// Whether it is a rollout that ended before its first step.
+    fn took_no_step(&self) -> bool {
+        let rollout = self.rollout.as_ref();
+        rollout.is_some_and(|review| review.steps.iter().all(|step| step.began_at.is_none()))
     }
 
     /// The time from the first step of the rollout that ended to `at`, in seconds: 0 if it took none; `None` if it is no
@@ -251,7 +258,31 @@ fn timeline(opened: &Opened, mut events: Vec<Moment>) -> Vec<Moment> {
         })
     }));
     events.sort_by(|a, b| a.offset_s.total_cmp(&b.offset_s));
+    causes_first(&mut events);
     events
+}
+
+/// How close a cause may follow on its effect in the timeline, in seconds: both happen in one swap, and are told one after
+/// the other.
+const AT_ONCE_S: f64 = 0.25;
+
+/// Puts an ejection before the end of the rollout that it caused.
+fn causes_first(moments: &mut [Moment]) {
+    let is_end = |moment: &Moment| {
+        matches!(&*moment.what, "rollout_rolled_back" | "rolled_back")
+            || moment.source == MomentSource::Rollout && moment.what.starts_with("ejected: ")
+    };
+    for at in 1..moments.len() {
+        let ejection = &moments[at];
+        if ejection.what != "ejected" || ejection.source != MomentSource::Event {
+            continue;
+        }
+        let (near, before) = (ejection.offset_s - AT_ONCE_S, &moments[..at]);
+        let first = before.iter().position(|moment| moment.offset_s >= near && is_end(moment));
+        if let Some(first) = first {
+            moments[first..=at].rotate_right(1);
+        }
+    }
 }
 
 impl Moment {
@@ -351,6 +382,66 @@ mod tests {
         let report = Incident::new(&opened, evidence(), State::Open, None);
         assert_eq!(report.onset_at.as_deref(), Some("2026-11-27T23:14:59.100Z"));
         assert_eq!(report.harm.counted_s, 1.5);
+    }
+
+    /// Regression: the report of a rollout that an ejection ended told its end before the ejection.
+    #[test]
+    fn an_ejection_is_told_before_what_it_caused() {
+        let origin = at(0.0);
+        let moment = |s: f64, what: &str| Moment::event(at(s), origin, what, String::new());
+        let turn = Moment {
+            source: MomentSource::Rollout,
+            ..moment(0.0, "ejected: growing to rolled_back")
+        };
+        let mut moments = vec![
+            moment(-1.0, "rolled_back"),
+            turn,
+            moment(0.0, "rollout_rolled_back"),
+            moment(0.001, "ejected"),
+            moment(0.002, "weights"),
+        ];
+        causes_first(&mut moments);
+        let order: Vec<&str> = moments.iter().map(|moment| &*moment.what).collect();
+        let expected = [
+            "rolled_back",
+            "ejected",
+            "ejected: growing to rolled_back",
+            "rollout_rolled_back",
+            "weights",
+        ];
+        assert_eq!(order, expected);
+    }
+
+    /// Regression: of a rollout whose smoke check failed before its first step, requests since that step were counted.
+    #[test]
+    fn a_rollout_that_took_no_step_harmed_nobody() {
+        let mut opened = opened();
+        opened.happened.kind = Kind::RolloutRolledBack;
+        opened.happened.verdict = None;
+        let step = crate::incident::ReviewedStep {
+            step: 1,
+            share: 0.05,
+            demands: String::new(),
+            began_at: None,
+            lasted_s: None,
+            gates: vec!["smoke login (guardrail): fail, status 500".to_owned()],
+        };
+        assert_eq!(step.why_not_begun(), "not begun");
+        opened.happened.rollout = Some(Box::new(Review {
+            to: "v42".to_owned(),
+            plan: None,
+            by: "ci".to_owned(),
+            reason: String::new(),
+            started_at: rfc3339(at(-5.0)),
+            ended_at: rfc3339(at(0.0)),
+            ended: "rolled_back".to_owned(),
+            cause: "smoke login fails: status 500".to_owned(),
+            steps: vec![step],
+            transitions: Vec::new(),
+        }));
+        let harm = Incident::new(&opened, evidence(), State::Open, None).harm;
+        assert_eq!((harm.estimate, harm.requests, harm.failures), (Some(0.0), 0, 0));
+        assert!(harm.how.contains("before its first step"), "{}", harm.how);
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The charts of an incident: failed requests, requests, and quantiles of latency, by version.
+//!
+//! Rates are drawn second by second, however long the time is: a mean over more would hide a fault of a second.
 
 use std::time::SystemTime;
 
@@ -10,10 +12,7 @@ use super::{
     text::{number, offset_s, parsed, ratio},
 };
 
-/// Spans of less than this, in seconds, are shown second by second, longer ones in five seconds each.
-const FINE_S: f64 = 100.0;
-
-/// Length of a coarse bin, in seconds: that of the latency's, too.
+/// Length of a point of latency, in seconds.
 const COARSE_S: f64 = 5.0;
 
 /// Most notes at the axis of time.
@@ -25,16 +24,16 @@ pub(super) fn charts(incident: &Incident) -> Vec<Chart> {
     let errors = frame.by_rates(Named {
         key: "failed",
         title: "Failed requests",
-        unit: "% of requests",
+        unit: "% of requests, each second",
         least_top: 1.0,
-        of: |requests, failures, _| ratio(failures, requests).map(|share| 100.0 * share),
+        of: |requests, failures| ratio(failures, requests).map(|share| 100.0 * share),
     });
     let requests = frame.by_rates(Named {
         key: "requests",
         title: "Requests",
         unit: "per second",
         least_top: 1.0,
-        of: |requests, _, bin_s| Some(requests as f64 / bin_s),
+        of: |requests, _| Some(requests as f64),
     });
     let p50 = frame.by_latency("p50", "Latency, p50: half of the responses", |point| point.p50_ms);
     let p95 = frame.by_latency("p95", "Latency, p95", |point| point.p95_ms);
@@ -48,8 +47,8 @@ struct Named {
     title: &'static str,
     unit: &'static str,
     least_top: f64,
-    /// The value of a bin: of requests and failures, and its length in seconds.
-    of: fn(u64, u64, f64) -> Option<f64>,
+    /// The value of a second: of requests and failures.
+    of: fn(u64, u64) -> Option<f64>,
 }
 
 /// What all charts of an incident share.
@@ -89,8 +88,8 @@ impl<'a> Frame<'a> {
     fn by_rates(&self, named: Named) -> Chart {
         let Named { key, title, unit, least_top, of } = named;
         let lines = self.lines(|version| {
-            let bins = self.bins(version);
-            pieces(bins.map(|(at, bin_s, sum)| (at, of(sum.0, sum.1, bin_s))))
+            let seconds = self.seconds(version);
+            pieces(seconds.map(|(at, sum)| (at, of(sum.0, sum.1))))
         });
         Chart { least_top, ..self.chart(key, title, unit, lines) }
     }
@@ -108,7 +107,7 @@ impl<'a> Frame<'a> {
             }
             pieces(points.into_iter())
         });
-        self.chart(key, title, "ms", lines)
+        self.chart(key, title, "ms, each five seconds", lines)
     }
 
     fn lines(&self, pieces: impl Fn(&VersionCurve) -> Vec<Vec<(f64, f64)>>) -> Vec<Line> {
@@ -128,15 +127,13 @@ impl<'a> Frame<'a> {
         each.collect()
     }
 
-    /// Sums of equal bins, one of whose bounds is the incident: the middle, the length, and the sums.
-    fn bins(&self, version: &VersionCurve) -> impl Iterator<Item = (f64, f64, (u64, u64))> {
-        let (from, until) = self.span_s;
-        let bin_s = if until - from < FINE_S { 1.0 } else { COARSE_S };
-        let (first, last) = ((from / bin_s).ceil() as i64, (self.known_s / bin_s).floor() as i64);
+    /// The seconds of a version, between two of which the incident is: the middle, and requests and failures.
+    fn seconds(&self, version: &VersionCurve) -> impl Iterator<Item = (f64, (u64, u64))> {
+        let (first, last) = (self.span_s.0.ceil() as i64, self.known_s.floor() as i64);
         let rates = version.rates.clone();
         (first..last).map(move |nth| {
-            let from = nth as f64 * bin_s;
-            (from + bin_s / 2.0, bin_s, rates.sum(from, from + bin_s))
+            let from = nth as f64;
+            (from + 0.5, rates.sum(from, from + 1.0))
         })
     }
 }
@@ -230,7 +227,7 @@ mod tests {
         // Without requests there is no share of failed ones.
         let failed = &charts[0].lines[0].pieces;
         let last = failed.last().and_then(|piece| piece.last()).expect("points");
-        assert!((last.0, last.1) == (-2.5, 30.0), "{last:?}");
+        assert!((last.0, last.1) == (-0.5, 30.0), "{last:?}");
         let about = &charts[0].description;
         assert!(
             about.contains(
@@ -238,6 +235,27 @@ mod tests {
             ),
             "{about}"
         );
+    }
+
+    /// Regression: of more than 100 seconds a point was the mean of five, so that a second in which a third of all
+    /// requests failed was drawn as 7 %.
+    #[test]
+    fn a_second_of_failures_is_drawn_as_high_as_it_was() {
+        let mut incident = incident();
+        let rates = &mut incident.versions[0].rates;
+        let nth = rates.requests.len() - 90;
+        (rates.requests[nth], rates.failures[nth]) = (90, 30);
+        let failed = &charts(&incident)[0];
+        let at_s = rates_at(&incident, nth);
+        let points = || failed.lines[0].pieces.iter().flatten();
+        let point = points().find(|(at, _)| (at - at_s).abs() < 0.5).expect("a point");
+        assert!((point.1 - 100.0 / 3.0).abs() < 1e-9, "{point:?}");
+        assert_eq!(failed.unit, "% of requests, each second");
+    }
+
+    /// The middle of that second.
+    fn rates_at(incident: &Incident, nth: usize) -> f64 {
+        incident.versions[0].rates.from_s + nth as f64 + 0.5
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub struct Harm {
     pub shared_with: Option<Id>,
     /// All responses of the version with a status of 500 or above before the incident, in the time of the curves.
     pub failures_before: u64,
-    /// The same after the incident: requests that were in flight.
+    /// The same after the incident: requests that were in flight, and those of players whom it got again.
     pub failures_after: u64,
 }
 
@@ -156,6 +156,30 @@ pub(super) fn harm(asked: Asked<'_>) -> Harm {
         shared_with: counted.shared_with,
         failures_before: sum(f64::NEG_INFINITY, 0.0).1,
         failures_after: sum(0.0, f64::INFINITY).1,
+    }
+}
+
+impl Harm {
+    /// The same of a rollout that ended before its first step: what the version served had nothing to do with it.
+    pub(super) fn of_no_step(self) -> Self {
+        Self {
+            estimate: Some(0.0),
+            how:
+                "None: the rollout ended before its first step, so no player got the version by it."
+                    .to_owned(),
+            source: HarmSource::Counters,
+            counted_s: 0.0,
+            requests: 0,
+            failures: 0,
+            slow_ms: None,
+            warm_up_s: None,
+            expected_rate: None,
+            players: None,
+            failed_attempts: FailureKinds::default(),
+            counted_in: None,
+            shared_with: None,
+            ..self
+        }
     }
 }
 

@@ -45,6 +45,7 @@ pub fn page(incident: &Incident) -> String {
             verdict::section(html, of, &incident.reason);
         }
         html.section("Rates and latency by version", |html| {
+            html.paragraph("A point is one second of requests, and five seconds of latency.");
             html.element(("div", "class=\"charts\""), |html| {
                 for chart in charts(incident) {
                     html.element(("figure", ""), |html| html.raw(&chart.svg(None)));
@@ -154,7 +155,10 @@ fn harm(html: &mut Html, incident: &Incident) {
             let before = format!("responses {covered} before it, in the whole time of the charts");
             html.tile(false, &count(harm.failures_before), &before);
             if incident.state == State::Complete {
-                let after = format!("responses {covered} after it: requests in flight");
+                let after = format!(
+                    "responses {covered} after it, to the end of the charts: requests in flight, and those of players \
+                     it got again"
+                );
                 html.tile(false, &count(harm.failures_after), &after);
             }
         });
@@ -187,7 +191,7 @@ fn rollout(html: &mut Html, review: &Review) {
                 ("n", step.step.to_string()),
                 ("n", percent(Some(step.share))),
                 ("", step.demands.clone()),
-                ("t", step.began_at.clone().unwrap_or_else(|| "not reached".to_owned())),
+                ("t", step.began_at.clone().unwrap_or_else(|| step.why_not_begun().to_owned())),
                 ("n", step.lasted_s.map_or("–".to_owned(), seconds)),
                 ("", step.gates.join("; ")),
             ];

@@ -107,6 +107,18 @@ impl Review {
     }
 }
 
+impl ReviewedStep {
+    /// What is said in the place of when it began.
+    pub fn why_not_begun(&self) -> &'static str {
+        if self.has_replies() { "not begun" } else { "not reached" }
+    }
+
+    /// Whether a gate has replied, as a smoke check does before the step.
+    pub fn has_replies(&self) -> bool {
+        self.gates.iter().any(|gate| gate.contains("): "))
+    }
+}
+
 /// A gate without a reply.
 fn bare(name: &str, kind: GateKind) -> String {
     let kind = match kind {

@@ -51,7 +51,7 @@ impl EndpointStatus {
         Cause::ALL.get(usize::from(self.cause.load(Relaxed))).copied()
     }
 
-    /// Whether it cannot be connected, but gets requests as the only endpoint of its version.
+    /// Whether it cannot be connected, but gets requests since no other endpoint of its version can.
     pub fn is_unreachable(&self) -> bool {
         self.unreachable.load(Relaxed)
     }

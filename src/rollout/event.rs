@@ -140,7 +140,8 @@ pub struct Observed {
     pub frozen: Option<Frozen>,
     /// Why no endpoint of the version can be reached; `None` if one may be.
     pub unreached: Option<Box<str>>,
-    /// Why evidence about the version is impossible at present, whatever the time; `None` if it is possible.
+    /// Why time does not replace evidence about the version at present: there is nothing to compare it with, or it is too
+    /// early to go on without an answer about its latency. `None` if time does.
     pub incomparable: Option<Box<str>>,
     /// Why the version is kept although a verdict found it to be worse: nothing else serves. `None` if it is not.
     pub kept: Option<Box<str>>,

@@ -99,8 +99,8 @@ pub fn evidence(gate: &GateAnswer, ratio: Option<&Mismatch>) -> GateReply {
     }
 }
 
-/// The gate `evidence` of a version that serves without a baseline, as in a bake: by its limits, and by the past. It
-/// passes by errors alone, since nothing certifies a latency; its reason says what was not judged.
+/// The gate `evidence` of a version that serves without a baseline, as in a bake: by its limits, and by the past. Its
+/// reason says what was not judged.
 pub fn evidence_alone(standing: &Standing) -> GateReply {
     let reply = match standing.answer {
         Answer::Fail => Reply::Fail,

@@ -247,6 +247,10 @@ impl Run {
             On::Grow | On::Bake | On::Finish | On::Guardrail => self.judged.take(),
             // It skips what these say.
             On::Promote => self.judged_now(),
+            // The step begins anew if it is resumed: else nobody would know what it was held by.
+            On::WeightsByHand if to == Phase::Paused && self.state.progress.begun => {
+                self.judged_now()
+            }
             _ => None,
         };
         let (step, by, at_unix_ms) = (self.state.step, by.to_owned(), self.now_unix_ms);

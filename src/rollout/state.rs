@@ -79,7 +79,7 @@ pub struct Rollout {
     /// Why no endpoint of the version can be reached, as of the last tick.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unreached: Option<String>,
-    /// Why evidence about it is impossible, likewise.
+    /// Why time does not replace evidence about it, likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) incomparable: Option<String>,
     /// Why it is kept although a verdict found it to be worse, likewise.

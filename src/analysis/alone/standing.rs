@@ -11,8 +11,8 @@ use super::{
     Alone, Test,
 };
 
-/// How a version that serves alone stands. *Healthy* is about errors: certainly fewer requests fail than each bound
-/// allows, with an error of 5 %.
+/// How a version that serves alone stands. *Healthy*: certainly fewer requests fail than each bound allows, and certainly
+/// fewer are slow than each bound on latency allows, each with an error of 5 %.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
     /// The answer.
@@ -21,8 +21,10 @@ pub struct Standing {
     pub requests: u64,
     /// The bound on failures that is decisive; `None` if there is none.
     pub errors: Option<ErrorStanding>,
-    /// What is not judged, and why.
+    /// The latency that is not judged, or not certain, and why.
     pub unjudged: Option<Unjudged>,
+    /// Whether it is too early to go on without an answer about latency: one may come soon.
+    pub waits: bool,
     /// The sentence of the verdict.
     pub reason: String,
 }
@@ -52,7 +54,25 @@ pub enum Unjudged {
         /// Of the baseline before.
         then: f64,
     },
+    /// It is judged, and nothing is certain.
+    Open {
+        /// Slow requests, in whole blocks.
+        slow: u64,
+        /// All requests of these blocks.
+        requests: u64,
+        /// From how many microseconds on a request is slow.
+        slow_us: u64,
+        /// Share of requests that may be slow, 0 to 1.
+        allowed: f64,
+        /// Where that comes from.
+        source: Source,
+    },
 }
+
+/// How long an answer about latency is waited for, as a multiple of the warm-up, and at least: a version that is slow in
+/// each request fails after the warm-up and three or four blocks of ten seconds.
+const WAITED_FOR: u32 = 10;
+const WAITED_AT_LEAST: Duration = Duration::from_secs(300);
 
 impl Alone {
     /// How the version stands at `now`.
@@ -64,18 +84,35 @@ impl Alone {
             let ((a_within, a), (b_within, b)) = (key(a), key(b));
             a_within.cmp(&b_within).then(a.total_cmp(&b))
         });
-        let answer = match (self.answer(), decisive) {
-            (Answer::Fail, _) => Answer::Fail,
-            (_, Some(test)) if test.is_within() => Answer::Healthy,
+        let unjudged = self.unjudged(now);
+        let open = self.open();
+        let unjudged = match unjudged {
+            Some(Unjudged::Warms(_)) => unjudged,
+            _ => open.map(Test::open_standing).or(unjudged),
+        };
+        let answer = match (self.answer(), decisive, unjudged) {
+            (Answer::Fail, _, _) => Answer::Fail,
+            (_, Some(test), None) if test.is_within() => Answer::Healthy,
             _ => Answer::Undecided,
         };
+        let longest = (self.warm_up * WAITED_FOR).max(WAITED_AT_LEAST);
+        let is_early = now.saturating_sub(self.began) < longest;
         Standing {
             answer,
             requests: self.requests,
             errors: decisive.map(Test::standing),
-            unjudged: self.unjudged(now),
+            unjudged,
+            waits: answer == Answer::Undecided && open.is_some() && is_early,
             reason: self.verdict(now).reason,
         }
+    }
+
+    /// The limit of latency that is judged, now or as soon as the version is warm, and of which nothing is certain.
+    fn open(&self) -> Option<&Test> {
+        let may_be_judged =
+            |test: &&Test| self.load.per_s().is_none() || self.load.is_comparable(test.bound.per_s);
+        let mut timed = self.tests.iter().filter(|test| test.first_slow.is_some());
+        timed.find(|test| may_be_judged(test) && !test.is_within())
     }
 
     /// What is not judged at `now`.
@@ -101,6 +138,16 @@ impl Test {
         let least = least_requests(allowed);
         ErrorStanding { failures: self.total.failures(), allowed, source, least }
     }
+
+    fn open_standing(&self) -> Unjudged {
+        Unjudged::Open {
+            slow: self.total.failures(),
+            requests: self.total.trials(),
+            slow_us: self.bound.slow_us.unwrap_or_default(),
+            allowed: self.bound.share,
+            source: self.bound.source,
+        }
+    }
 }
 
 impl fmt::Display for Unjudged {
@@ -111,6 +158,13 @@ impl fmt::Display for Unjudged {
                 f,
                 "latency is not compared with that of the baseline before: {now:.1} requests a second now, {then:.1} \
                  then"
+            ),
+            Self::Open { slow, requests, slow_us, allowed, source } => write!(
+                f,
+                "nothing is certain about latency: {slow} of {requests} requests took {} ms or longer, allowed {} by {}",
+                *slow_us as f64 / 1e3,
+                Percent(*allowed),
+                named(*source)
             ),
         }
     }
@@ -125,6 +179,10 @@ impl fmt::Display for Standing {
             (Answer::Healthy, Some(errors)) => {
                 write!(f, "certainly within its limits after {requests} requests: {errors}")?;
             }
+            (_, Some(errors)) if errors.is_within(requests) => write!(
+                f,
+                "its errors are certainly within their limits after {requests} requests: {errors}"
+            )?,
             (_, Some(errors)) if requests < errors.least => write!(
                 f,
                 "too few requests: {requests} of the {} that it takes at least; {errors}",
@@ -147,10 +205,19 @@ impl fmt::Display for Standing {
 impl fmt::Display for ErrorStanding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { failures, allowed, source, .. } = self;
-        let by = match source {
-            Source::Slo => "slo",
-            Source::Before => "the rate of the baseline before",
-        };
-        write!(f, "{failures} failed, allowed {} by {by}", Percent(*allowed))
+        write!(f, "{failures} failed, allowed {} by {}", Percent(*allowed), named(*source))
+    }
+}
+
+impl ErrorStanding {
+    fn is_within(&self, requests: u64) -> bool {
+        is_within(self.allowed, self.failures, requests)
+    }
+}
+
+fn named(source: Source) -> &'static str {
+    match source {
+        Source::Slo => "slo",
+        Source::Before => "the rate of the baseline before",
     }
 }

@@ -208,10 +208,13 @@ fn a_version_stands_well_once_enough_requests_did_not_fail() {
     );
     observe(&mut alone, 4_000, 4, 20);
     let standing = alone.standing(S(20));
-    assert_eq!(standing.answer, Answer::Healthy);
+    // Nobody waits for a comparison that the load forbids.
+    assert_eq!((standing.answer, standing.waits), (Answer::Undecided, false));
     let text = standing.to_string();
     assert!(
-        text.starts_with("certainly within its limits after 5012 requests: 14 failed, allowed 1 % by slo; latency"),
+        text.starts_with(
+            "its errors are certainly within their limits after 5012 requests: 14 failed, allowed 1 % by slo; latency"
+        ),
         "{text}"
     );
     observe(&mut alone, 100, 100, 21);
@@ -226,6 +229,44 @@ fn a_version_stands_well_once_enough_requests_did_not_fail() {
         nothing.answer == Answer::Undecided
             && nothing.to_string().starts_with("errors are not judged")
     );
+}
+
+/// Regression: a version that was slow in each request stood well since none of them failed, as soon as that was certain.
+#[test]
+fn a_version_stands_well_only_once_its_latency_is_certain() {
+    let slo = [
+        Bound::errors(Source::Slo, 0.03),
+        Bound::latency(Source::Slo, Quantile::P95, Duration::from_millis(250)),
+    ];
+    // Of 100 requests a second so many are slow.
+    let run = |slow: u32, warm_up: u64, until: u64| {
+        let mut alone = Alone::new(&slo, 1e-3, 3, S(warm_up), S(0));
+        for second in 1..=until {
+            alone.observe(Tally::new(100, 0), &latencies(100 - slow, slow, 400_000), S(second));
+        }
+        alone.standing(S(until))
+    };
+    let early = run(100, 3, 20);
+    assert_eq!((early.answer, early.waits), (Answer::Undecided, true));
+    assert!(early.to_string().contains("; nothing is certain about latency: "), "{early}");
+    let cold = run(100, 30, 10);
+    assert_eq!((cold.answer, cold.waits), (Answer::Undecided, true));
+    assert!(
+        cold.to_string().ends_with("; latency is not judged yet: warming up, 20 s left"),
+        "{cold}"
+    );
+    for warm_up in [3, 30] {
+        let late = run(100, warm_up, warm_up + 40);
+        assert_eq!((late.answer, late.waits), (Answer::Fail, false), "{late}");
+        let good = run(1, warm_up, warm_up + 20);
+        assert_eq!((good.answer, good.waits), (Answer::Healthy, false), "{good}");
+    }
+    // At its limit it may never be certain, and is waited for no longer than that.
+    let near = |until| run(5, 3, until);
+    assert_eq!((near(299).answer, near(299).waits), (Answer::Undecided, true));
+    assert_eq!((near(300).answer, near(300).waits), (Answer::Undecided, false));
+    let text = near(300).to_string();
+    assert!(text.ends_with("requests took 250 ms or longer, allowed 5 % by slo"), "{text}");
 }
 
 /// Exactly at the bound, where it may fail with a probability of at most alpha.

@@ -85,9 +85,9 @@ pub(super) fn shown(incident: &Incident, all: bool) -> String {
         let (demands, number, began) = (&step.demands, step.step, &step.began_at);
         let head = match began {
             Some(began) => format!("step {number}, {share} %: {began} ({demands})"),
-            None => format!("step {number}, {share} %: not reached ({demands})"),
+            None => format!("step {number}, {share} %: {} ({demands})", step.why_not_begun()),
         };
-        let gates = step.gates.iter().filter(|_| began.is_some());
+        let gates = step.gates.iter().filter(|_| began.is_some() || step.has_replies());
         std::iter::once(head).chain(gates.map(|gate| format!("  {gate}")))
     }));
     if matches!(incident.kind, Kind::Ejected | Kind::EndpointEjected) {
@@ -100,7 +100,8 @@ pub(super) fn shown(incident: &Incident, all: bool) -> String {
     let mut lines: Vec<_> = lines.iter().map(|line| wrapped(line, 2)).collect();
     lines.push(String::new());
     let moments = incident.timeline.iter().map(moment);
-    lines.extend(last(moments, MOST_MOMENTS, all, "moments"));
+    let until = incident.timeline.iter().take_while(|moment| moment.offset_s <= 0.0).count();
+    lines.extend(around(moments, until, if all { usize::MAX } else { MOST_MOMENTS }));
     let entries = incident.journal.iter().map(|entry| {
         let (seq, at, kind, by) = (entry.seq, &entry.at, &entry.kind, &entry.by);
         let hash = if all { entry.hash.clone() } else { shortened(&entry.hash, OF_A_HASH) };
@@ -138,6 +139,24 @@ fn moment(moment: &Moment) -> String {
     let gap = if moment.reason.is_empty() { "" } else { ": " };
     let line = format!("{}  {:<16}  {subject}{by}{gap}{}", moment.at, moment.what, moment.reason);
     wrapped(&line, 26)
+}
+
+/// Of so many moments that are shown, those up to the incident: three of four.
+fn of_before(most: usize) -> usize {
+    most - most / 4
+}
+
+/// At most `most` of `lines`, around the place `until` up to which they are before the incident, with lines that say how
+/// many there are besides.
+fn around(lines: impl ExactSizeIterator<Item = String>, until: usize, most: usize) -> Vec<String> {
+    let all = lines.len();
+    let first = until.saturating_sub(of_before(most)).min(all.saturating_sub(most));
+    let after = all.saturating_sub(first.saturating_add(most));
+    let said = |count: usize, place: &str| {
+        (count > 0).then(|| format!("and {count} moments {place}: `--all` shows them"))
+    };
+    let shown = lines.skip(first).take(most);
+    said(first, "before").into_iter().chain(shown).chain(said(after, "after")).collect()
 }
 
 /// The last `most` of `lines`, unless `all` are asked for, after a line that says how many there are before them.
@@ -191,6 +210,18 @@ mod tests {
         assert!(piped.contains("a-token-with-a-long-name"), "{piped}");
         let none = IncidentList { incidents: Vec::new(), kept_in: Some(KeptIn::Memory) };
         assert_eq!(listed(&none, 20, None), "no incidents");
+    }
+
+    /// Regression: the last moments were shown, which are mostly after the incident.
+    #[test]
+    fn the_moments_around_the_incident_are_shown() {
+        let of = |count: usize, until: usize| around((0..count).map(|n| n.to_string()), until, 4);
+        let (before, after) =
+            ("and 7 moments before: `--all` shows them", "and 9 moments after: `--all` shows them");
+        assert_eq!(of(20, 10), [before, "7", "8", "9", "10", after]);
+        assert_eq!(of(5, 5), ["and 1 moments before: `--all` shows them", "1", "2", "3", "4"]);
+        assert_eq!((of(4, 1).len(), of(0, 0).len()), (4, 0));
+        assert_eq!(around((0..5).map(|n| n.to_string()), 2, usize::MAX).len(), 5);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::{
     control::{
         endpoints::{self, Notice, Transition},
         events::{EventDetails, EventKind},
+        reach::Tried,
         state::{Change, ControlState, ManualEjection},
     },
     health::{Cause, State, probe::Probe},
@@ -50,6 +51,13 @@ impl Controller {
     pub fn endpoint_probed(&mut self, id: u32, answer: Result<(), String>) {
         let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
         self.endpoints.probed(&snapshot, id, answer, now, fastrand::f64());
+    }
+
+    /// Keeps what connections found that were `tried` for other reasons than a request.
+    pub(in crate::control) fn note_tried(&mut self, tried: &Tried) {
+        let (snapshot, now) = (self.snapshot(), self.started.0.elapsed());
+        self.endpoints.tried(&snapshot, tried, now);
+        self.stirred.notify_one();
     }
 
     /// Wakes the task that attends to endpoints.

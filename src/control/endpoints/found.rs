@@ -52,7 +52,7 @@ pub enum NoticeKind {
         /// All endpoints.
         of: usize,
     },
-    /// Connections to the version's only endpoint fail.
+    /// Connections to it fail, and its version has no other that accepts one.
     Unreachable {
         /// Its address.
         endpoint: Box<str>,

@@ -97,7 +97,7 @@ impl Monitored {
         })
     }
 
-    /// The notice to report if this is the version's only endpoint and it became reachable or unreachable.
+    /// The notice to report if it became reachable or unreachable.
     pub(super) fn reached(
         &self,
         before: bool,

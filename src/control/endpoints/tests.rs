@@ -350,3 +350,28 @@ fn an_unreachable_only_endpoint_serves_and_is_reported_once() {
     let [notice] = &*look.notices else { panic!("{look:?}") };
     assert_eq!((notice.begins, state.standing.is_unreachable()), (false, false));
 }
+
+/// Regression: a command was refused since a connection failed, and a verdict then gave all players to that endpoint.
+#[test]
+fn a_connection_that_a_command_tried_in_vain_is_known_until_one_is_accepted() {
+    let mut bench = Bench::new("connect_timeout: 1s");
+    let state = std::sync::Arc::clone(&bench.snapshot.services[0].versions[1].known[0].state);
+    assert_eq!(bench.snapshot.services[0].versions[1].share_weight().value(), 0.0);
+    let refused = |id| (id, "Connection refused".to_owned());
+    let mut tried = |accepted: Option<u32>, failed: &[u32]| {
+        let failed = failed.iter().copied().map(refused).collect();
+        bench.watch.tried(&bench.snapshot, &Tried { accepted, failed }, bench.now);
+        let look = bench.pass(SLOW_LOOK);
+        let begins: Vec<bool> = look.notices.iter().map(|notice| notice.begins).collect();
+        (state.standing.is_unreachable(), begins)
+    };
+    assert_eq!(tried(None, &[state.id]), (true, vec![true]));
+    assert_eq!(state.standing.state(), State::Serving, "it is the only one");
+    assert_eq!(tried(None, &[state.id]), (true, vec![]), "it is reported once");
+    assert_eq!(tried(Some(state.id), &[]), (false, vec![false]));
+    // Of a version with players requests tell.
+    let others: Vec<u32> = (0..3).map(|n| bench.state(n).id).collect();
+    let failed = others.iter().copied().map(refused).collect();
+    bench.watch.tried(&bench.snapshot, &Tried { accepted: None, failed }, bench.now);
+    assert_eq!([0, 1, 2].map(|n| bench.standing(n)), [State::Serving; 3]);
+}

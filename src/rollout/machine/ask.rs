@@ -53,7 +53,7 @@ pub(super) fn is_due(
     }
 }
 
-/// The reply of the gate `evidence`: only a failure counts while there is nothing to compare with.
+/// The reply of the gate `evidence`: only a failure counts while there is nothing to compare with, or it is too early.
 fn evidence(seen: &Observed) -> Option<GateReply> {
     let fails = |said: &&GateReply| said.reply == Reply::Fail;
     match (&seen.incomparable, &seen.evidence) {

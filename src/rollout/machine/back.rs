@@ -184,11 +184,11 @@ impl Run {
                 self.end(Outcome::Aborted);
             }
             _ => {
-                self.state.progress = self.state.progress.anew();
                 self.warn(format!(
                     "{why}: the rollout is paused; resume it to set the weight of its step again, or abort it to keep these"
                 ));
                 self.go(On::WeightsByHand, Phase::Paused, by, why);
+                self.state.progress = self.state.progress.anew();
             }
         }
     }

@@ -295,7 +295,7 @@ impl Run {
             let counts = !passed || gate.question == GateQuestion::Evidence;
             match () {
                 () if progress.promoted.is_some() => Patience::Left,
-                // Time does not replace evidence that cannot be had.
+                // Time does not replace evidence that cannot be had, or comes soon.
                 () if gate.question == GateQuestion::Evidence && incomparable => Patience::Left,
                 () if baked => Patience::Baked,
                 () if over && counts => Patience::Over,

@@ -119,7 +119,9 @@ fn a_command_leads_to_a_version_that_was_stopped_only_if_the_caller_insists() {
     assert_eq!((stage.rollout()["phase"].clone(), stage.shares()), (json!("baking"), [0.0, 1.0]));
     let wrong = stage.post(&format!("{ROLLOUT}/pause"), &json!({ "force": true }));
     assert_eq!((wrong.status, &wrong.json()["field"]), (422, &json!("force")));
-    let (code, _, error) = mortal.command(&["rollout", "rollback", "game-api", "--force"]);
+    // It is known to be dead by now, so all players at once takes a word of its own.
+    let insist = ["rollout", "rollback", "game-api", "--force", "--at-once"];
+    let (code, _, error) = mortal.command(&insist);
     assert_eq!(code, Some(0), "{error}");
     mortal.stage.until("rolled_back");
     assert_eq!(mortal.stage.shares(), [1.0, 0.0], "somebody insisted");
@@ -235,4 +237,30 @@ fn a_version_that_is_kept_is_ejected_once_it_serves_nobody_itself() {
     mortal.one_of.store(1, SeqCst);
     mortal.stage.until("rolled_back");
     assert_eq!(mortal.version(1)["state"], "ejected");
+}
+
+/// Regression: a command was refused since nobody listened at v1, and a verdict gave it all players two seconds later.
+#[test]
+fn a_version_without_checks_that_was_found_to_be_dead_gets_no_players_by_a_verdict() {
+    let fields = ["eject: { errors: { absolute: 1% } }", "slo: { errors: 2% }"];
+    let mut mortal = Mortal::baking(&fields, &json!([]));
+    mortal.kill();
+    mortal.assert_refused("rollback?dry_run=true", "Connection refused");
+    assert_eq!(mortal.version(0)["endpoints"][0]["reachable"], false);
+    mortal.one_of.store(5, SeqCst);
+    eventually("it is kept", || !mortal.events("worse_kept").is_empty());
+    assert_eq!(mortal.stage.shares(), [0.0, 1.0]);
+    mortal.revive();
+    mortal.stage.until("rolled_back");
+    assert_eq!(mortal.version(1)["state"], "ejected");
+}
+
+/// Regression: the same, where nobody had asked: in a bake a connection is tried every second.
+#[test]
+fn a_way_back_without_checks_is_looked_at_while_a_version_bakes() {
+    let mut mortal = Mortal::baking(&[ADVISE, "slo: { errors: 2% }"], &json!([]));
+    mortal.kill();
+    eventually("it is known", || mortal.version(0)["endpoints"][0]["reachable"] == false);
+    mortal.revive();
+    eventually("it is back", || mortal.version(0)["endpoints"][0]["reachable"] == true);
 }

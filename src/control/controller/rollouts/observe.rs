@@ -226,7 +226,7 @@ impl Controller {
             frozen: self.frozen(service, now),
             unreached: self.unreached(live).map(String::into_boxed_str),
             incomparable: asks(GateQuestion::Evidence)
-                .then(|| self.incomparable(service, to))
+                .then(|| self.incomparable(service, to).or_else(|| self.too_early(service, to)))
                 .flatten()
                 .map(String::into_boxed_str),
             kept: self.kept(service, to).map(String::into_boxed_str),
@@ -254,6 +254,14 @@ impl Controller {
             return Some(said);
         }
         Some(rollout::evidence_alone(&self.evaluator.standing(service, to, now)?))
+    }
+
+    /// What is not known of a version that serves alone, if an answer about its latency may come soon.
+    fn too_early(&self, service: &str, to: &str) -> Option<String> {
+        let now = self.judging_time();
+        let is_compared = self.evaluator.answer(service, to, now).is_some();
+        let standing = self.evaluator.standing(service, to, now).filter(|_| !is_compared)?;
+        standing.waits.then(|| standing.to_string())
     }
 
     /// Requests of the version in the step, and its players as far as they are counted.

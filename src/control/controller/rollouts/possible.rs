@@ -68,6 +68,22 @@ impl Controller {
         serving.map(|known| (known.state.id, known.state.address)).collect()
     }
 
+    /// Endpoints of the versions that would get the players of the rollout of `service` back, by number, if nothing else
+    /// tells whether they can be reached: they have no players, and no checks.
+    pub(in crate::control) fn idle_way_back(&self, service: &str) -> Vec<(u32, SocketAddr)> {
+        let Some(live) = self.rollouts.get(service) else { return Vec::new() };
+        let snapshot = self.snapshot();
+        if snapshot.service(service).is_none_or(|of| of.health.checks()) {
+            return Vec::new();
+        }
+        if heirs(&snapshot, &live.rollout).any(|heir| heir.share_weight().value() > 0.0) {
+            return Vec::new();
+        }
+        let known = heirs(&snapshot, &live.rollout).flat_map(|version| &version.known);
+        let serving = known.filter(|known| known.state.standing.serves());
+        serving.map(|known| (known.state.id, known.state.address)).collect()
+    }
+
     /// Refuses a command that leads back to the split before `rollout` if no endpoint of it can be reached.
     pub(super) fn refuse_dead_way(
         &self,

@@ -91,6 +91,55 @@ fn a_bake_that_ends_without_an_answer_says_so_and_why() {
     assert!(matches!(actions.last(), Some(Action::Finish(Outcome::Done))), "{actions:?}");
 }
 
+/// Regression: a version that was slow in each request ended its bake as done before its latency was judged.
+#[test]
+fn a_bake_goes_on_while_an_answer_about_latency_may_come_soon() {
+    let why = "its errors are certainly within their limits; latency is not judged yet";
+    let mut cause = String::new();
+    for (next, end) in [
+        (Reply::Pass.because("within"), Phase::Done),
+        (Reply::Fail.because("slow"), Phase::RolledBack),
+        (Reply::Undecided.because(why), Phase::Done),
+    ] {
+        let mut stage = Stage::new(r#"[{"weight":"100%","bake":"1m"}]"#);
+        stage.seen.evidence = Some(Reply::Undecided.because(why));
+        stage.seen.incomparable = Some(Box::from(why));
+        stage.tick(0);
+        stage.wait(200);
+        let missing: Vec<String> = stage.rollout.missing.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            (stage.phase(), &*missing),
+            (Phase::Baking, &[format!("evidence (undecided: {why})")][..])
+        );
+        (stage.seen.evidence, stage.seen.incomparable) = (Some(next), None);
+        stage.tick(1);
+        assert_eq!(stage.phase(), end);
+        cause = stage.rollout.cause;
+    }
+    assert!(cause.ends_with(&format!("without an answer of evidence: {why}")));
+}
+
+/// Regression: the report of a rollout did not say what had held it before weights were set by hand.
+#[test]
+fn what_held_a_step_is_written_down_when_weights_are_set_by_hand() {
+    let plan =
+        r#"[{"weight":"1%","for":"1s","gates":[{"slo":{"kind":"signal"}}]},{"weight":"100%"}]"#;
+    let mut stage = Stage::new(plan);
+    stage.tick(0);
+    stage.seen.slo = Some(Reply::Fail.because("status 503"));
+    stage.wait(5);
+    assert_eq!(stage.phase(), Phase::Holding);
+    let weights = weights(&[("v41", 90.0), ("v42", 10.0)]);
+    let actions = stage.send(Event::WeightsByHand { weights, by: "ana".into() });
+    let judged = actions.iter().find_map(|action| match action {
+        Action::Record(entry) => entry.judged.clone(),
+        _ => None,
+    });
+    let judged = judged.expect("what the gates said");
+    assert_eq!((judged.step, &*judged.gates[0].why), (1, "status 503"));
+    assert!(!stage.rollout.progress.begun, "the step begins anew");
+}
+
 #[test]
 fn a_step_whose_time_is_over_without_evidence_says_so_as_the_next_one_begins() {
     let plan = r#"[{"weight":"1%","for":"1m","within":"5m","gates":["evidence"]},{"weight":"100%","for":"1m"}]"#;
