@@ -27,6 +27,7 @@ use std::{
 use indexmap::IndexMap;
 
 pub use audit::{AuditEntry, AuditPage};
+pub(super) use change::each_once;
 pub use change::{
     NewWeight, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer, WeightsRequest,
 };
