@@ -6,7 +6,6 @@
 //! `metadata`. Only of callers who have no other token, and no certificate, is the body read before they are known.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -23,10 +22,11 @@ use axum::{
     response::IntoResponse,
     routing::post,
 };
+use indexmap::IndexMap;
 use serde::Deserialize;
 use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
 
-use super::{Problem, auth, body, bounds, server::Subject};
+use super::{Problem, auth, body, bounds, model::each_once, server::Subject};
 use crate::{
     analysis::Answer,
     control::{Controller, controller::GateReport, tasks::ControlPlane},
@@ -56,7 +56,8 @@ struct Call {
     name: String,
     namespace: String,
     phase: String,
-    metadata: HashMap<String, String>,
+    #[serde(deserialize_with = "each_once")]
+    metadata: IndexMap<String, String>,
 }
 
 pub(super) fn hooks(plane: ControlPlane) -> Router {
@@ -211,6 +212,17 @@ fn decide(kind: &str, waits: bool, version: &str, report: GateReport) -> (Status
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: of a name that stood twice the last value counted, also of the token.
+    #[test]
+    fn metadata_has_each_name_once() {
+        let parse = serde_json::from_str::<Call>;
+        let once = parse(r#"{"metadata": {"token": "a", "more": "b"}, "new": 1}"#);
+        assert_eq!(once.expect("a call").metadata["token"], "a");
+        let twice = parse(r#"{"metadata": {"token": "a", "token": "b"}}"#).expect_err("twice");
+        assert!(twice.to_string().starts_with("`token` is given twice"), "{twice}");
+        assert!(parse("{}").expect("a call").metadata.is_empty());
+    }
 
     #[test]
     fn a_worse_version_never_passes_and_only_it_is_rolled_back() {

@@ -29,6 +29,7 @@ use std::{
 use indexmap::IndexMap;
 
 pub use audit::{AuditEntry, AuditPage};
+pub(super) use change::each_once;
 pub use change::{
     NewWeight, RolloutStopped, Shares, SubjectAnswer, SubjectRequest, Unserved, WeightsAnswer,
     WeightsRequest,

@@ -241,6 +241,11 @@ mod tests {
         );
         let outdated = Problem::from(Rejected::Outdated { expected: 1, actual: 3, decided: 2 });
         assert_eq!(outdated.status, StatusCode::PRECONDITION_FAILED);
+        assert!(outdated.detail.starts_with("generation 1 is outdated: "), "{}", outdated.detail);
+        // Regression: one that did not exist yet was said to be outdated.
+        let ahead = Problem::from(Rejected::Outdated { expected: 4, actual: 3, decided: 2 });
+        let detail = "there is no generation 4 yet: 3 is in force; look again";
+        assert_eq!((ahead.status, &*ahead.detail), (outdated.status, detail));
     }
 
     #[test]

@@ -162,13 +162,17 @@ fn assignment(text: &str) -> Result<(String, NewWeight), String> {
     let (version, number) = text.split_once('=').ok_or("write VERSION=WEIGHT, such as v42=10%")?;
     let weight = match number.ends_with('%') {
         true => serde_json::from_value(number.into()).map(NewWeight::Share).ok(),
-        false => number.parse().ok().and_then(Weight::new).map(NewWeight::Relative),
+        false => {
+            let written = number.parse().ok().and_then(|number| Weight::written(number).ok());
+            written.map(NewWeight::Relative)
+        }
     };
     match weight {
         Some(weight) if !version.is_empty() => Ok((version.to_owned(), weight)),
         Some(_) => Err("the version before `=` is missing".to_owned()),
         None => {
-            Err(format!("`{number}` is neither a share, such as 10%, nor a number from 0 to 1e12"))
+            let weight = "a weight: 0, or a number from 1e-12 to 1e12";
+            Err(format!("`{number}` is neither a share, such as 10%, nor {weight}"))
         }
     }
 }
@@ -202,8 +206,19 @@ mod tests {
         assert_eq!(assignment("v42=0.5"), Ok(("v42".to_owned(), number(0.5))));
         assert_eq!(assignment("v42=0.5%"), Ok(("v42".to_owned(), NewWeight::Share(Share(0.005)))));
         for wrong in [
-            "v41", "=5", "v41=", "v41=x", "v41=-1", "v41=NaN", "v41=inf", "v41=1e13", "v41=%",
-            "v41=101%", "v41=-1%", "=5%",
+            "v41",
+            "=5",
+            "v41=",
+            "v41=x",
+            "v41=-1",
+            "v41=NaN",
+            "v41=inf",
+            "v41=1e13",
+            "v41=1e-13",
+            "v41=%",
+            "v41=101%",
+            "v41=-1%",
+            "=5%",
         ] {
             assert!(assignment(wrong).is_err(), "{wrong}");
         }

@@ -211,7 +211,7 @@ admin: { address: 127.0.0.1:80a, tokens: { name: ci } }
 10:40: services.game-api.versions.v41.lables: unknown field `lables`; did you mean `labels`? known fields: endpoints, labels, tls, protocol
 11:12: services.game-api.versions.v42.endpoints: missing; add `endpoints: [ 127.0.0.1:9001 ]`
 11:36: services.game-api.versions.v42.labels.sem: unknown field `sem`; known fields: semver, build, contract, calc
-12:30: services.game-api.weights.v43: `-5` is not a weight; write a number from 0 to 1e12, such as 95 or 0.5
+12:30: services.game-api.weights.v43: `-5` is not a weight; write 0, or a number from 1e-12 to 1e12, such as 95 or 0.5
 13:20: services.game-api.cohort.key: the text `claim:sub` stands here; write a list
 14:22: services.game-api.connect_timeout: `2` is not a duration (time unit needed, for example 2sec or 2ms); write a number with its unit, such as 250ms, 2s or 10m
 15:39: services.wallet.versions: a list stands here; write a map

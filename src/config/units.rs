@@ -269,10 +269,20 @@ impl Weight {
     /// All players, where no other version has weight.
     pub const ONE: Self = Self(1.0);
 
-    /// A weight; `None` if `value` is negative, infinite, not a number or above 1e12.
+    /// A weight, written or computed; `None` if `value` is negative, infinite, not a number or above 1e12.
     pub fn new(value: f64) -> Option<Self> {
-        // The upper bound keeps sums and quotients of weights finite.
-        (0.0..=1e12).contains(&value).then_some(Self(value))
+        // The upper bound keeps sums and quotients of weights finite. The sum has no sign if it is 0.
+        (0.0..=1e12).contains(&value).then_some(Self(value + 0.0))
+    }
+
+    /// A weight that a person or a file writes.
+    ///
+    /// # Errors
+    ///
+    /// It is no weight, or above 0 and below 1e-12: beside a large one its share would be lost in rounding.
+    pub fn written(value: f64) -> Result<Self, String> {
+        let is_meant = |weight: &Self| weight.0 == 0.0 || weight.0 >= 1e-12;
+        Self::new(value).filter(is_meant).ok_or_else(|| no_weight(value))
     }
 
     /// The number.
@@ -283,13 +293,16 @@ impl Weight {
 
 impl<'de> Deserialize<'de> for Weight {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        // A weight that was computed and kept may be smaller than one that is written.
         let value = f64::deserialize(d)?;
-        Self::new(value).ok_or_else(|| {
-            de::Error::custom(format!(
-                "`{value}` is not a weight; write a number from 0 to 1e12, such as 95 or 0.5"
-            ))
-        })
+        Self::new(value).ok_or_else(|| de::Error::custom(no_weight(value)))
     }
+}
+
+fn no_weight(value: f64) -> String {
+    let text = format!("{value:?}");
+    let text = text.trim_end_matches(".0");
+    format!("`{text}` is not a weight; write 0, or a number from 1e-12 to 1e12, such as 95 or 0.5")
 }
 
 impl JsonSchema for Weight {
@@ -300,7 +313,7 @@ impl JsonSchema for Weight {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "number",
-            "description": "A relative share: zero or more, on any scale.",
+            "description": "A relative share on any scale: 0, or a number from 1e-12 to 1e12.",
             "minimum": 0,
             "maximum": 1e12
         })

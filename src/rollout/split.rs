@@ -9,11 +9,11 @@ use crate::config::units::Weight;
 /// Relative weights by version, on any scale.
 pub type Weights = IndexMap<String, Weight>;
 
-/// The share of players of `version`, 0 to 1; 0 if no version has weight.
+/// The share of players of `version`, 0 to 1; 0 only if it has no weight, however small that is beside the others.
 pub fn share(weights: &Weights, version: &str) -> f64 {
     let sum: f64 = weights.values().map(|weight| weight.value()).sum();
     let own = weights.get(version).map_or(0.0, |weight| weight.value());
-    if sum > 0.0 { own / sum } else { 0.0 }
+    if own > 0.0 { (own / sum).max(f64::MIN_POSITIVE) } else { 0.0 }
 }
 
 /// Weights that give `version` the share `share`, 0 to 1, and the others the rest in the proportions of
@@ -143,6 +143,17 @@ mod tests {
                 proptest::prop_assert_eq!(after, same);
             }
         }
+    }
+
+    /// Regression: the share of a tiny weight beside a large one was 0, so it was no growth.
+    #[test]
+    fn a_version_with_weight_has_a_share() {
+        for tiny in [5e-324, 1e-300, 1e-12] {
+            let split = weights(&[("v41", 1e12), ("v42", tiny), ("v43", 0.0)]);
+            assert!(share(&split, "v42") > 0.0, "{tiny}");
+            assert_eq!((share(&split, "v41"), share(&split, "v43")), (1.0, 0.0));
+        }
+        assert_eq!(share(&weights(&[("v42", 5e-324)]), "v42"), 1.0);
     }
 
     #[test]

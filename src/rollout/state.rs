@@ -20,11 +20,11 @@ use super::{
     judged::Judged,
     phase::{On, Phase, is_possible},
     plan::Plan,
-    split::{Weights, share, without},
+    split::{Weights, share, with_share, without},
 };
 use crate::config::{
     actor,
-    schema::{Gate, GateQuestion},
+    schema::{Gate, GateQuestion, Step},
 };
 use crate::telemetry::rfc3339;
 
@@ -527,11 +527,22 @@ impl Rollout {
         with_weight.map(|(name, _)| name).filter(|name| **name != self.to)
     }
 
+    /// Whether the split before can still come into force, by a command or by the rollout itself.
+    pub fn can_go_back(&self) -> bool {
+        !self.phase.is_end() || self.phase == Phase::Done && self.way_back
+    }
+
     /// The split before without ejected versions, exactly as it was if none is; `None` if nobody but the new
     /// version would be left.
-    pub(super) fn way(&self) -> Option<Weights> {
+    pub fn way(&self) -> Option<Weights> {
         let is_left = self.others().any(|name| !self.ejected.contains(name));
         without(&self.before, &self.ejected).filter(|_| is_left)
+    }
+
+    /// The split that `step` sets: the split before, in which the new version has the share of the step. `None` as of
+    /// [`Rollout::way`].
+    pub fn split_of(&self, step: &Step) -> Option<Weights> {
+        self.way().map(|way| with_share(&way, &self.to, step.weight.0))
     }
 }
 

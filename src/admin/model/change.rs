@@ -1,6 +1,6 @@
 //! Requests for a change, and their responses.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use indexmap::{IndexMap, map::Entry};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::IntoDeserializer};
@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for NewWeight {
             }
 
             fn visit_f64<E: de::Error>(self, number: f64) -> Result<NewWeight, E> {
-                Weight::deserialize(number.into_deserializer()).map(NewWeight::Relative)
+                Weight::written(number).map(NewWeight::Relative).map_err(E::custom)
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<NewWeight, E> {
@@ -257,30 +257,34 @@ impl Shares {
 }
 
 /// A map in which a duplicate name is an error: it would be unclear which value is meant.
-fn each_once<'de, D: Deserializer<'de>>(d: D) -> Result<IndexMap<String, NewWeight>, D::Error> {
-    struct Visitor;
-    impl<'de> de::Visitor<'de> for Visitor {
-        type Value = IndexMap<String, NewWeight>;
+pub(in crate::admin) fn each_once<'de, D, V>(d: D) -> Result<IndexMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Visitor<V>(PhantomData<V>);
+    impl<'de, V: Deserialize<'de>> de::Visitor<'de> for Visitor<V> {
+        type Value = IndexMap<String, V>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of weights by version")
+            f.write_str("an object of values by name")
         }
 
         fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut weights = IndexMap::new();
-            while let Some((version, weight)) = map.next_entry::<String, NewWeight>()? {
-                match weights.entry(version) {
-                    Entry::Vacant(entry) => entry.insert(weight),
+            let mut each = IndexMap::new();
+            while let Some((name, value)) = map.next_entry::<String, V>()? {
+                match each.entry(name) {
+                    Entry::Vacant(entry) => entry.insert(value),
                     Entry::Occupied(entry) => {
                         let twice = format_args!("`{}` is given twice", entry.key());
                         return Err(de::Error::custom(twice));
                     }
                 };
             }
-            Ok(weights)
+            Ok(each)
         }
     }
-    d.deserialize_map(Visitor)
+    d.deserialize_map(Visitor(PhantomData))
 }
 
 #[cfg(test)]
@@ -311,6 +315,24 @@ mod tests {
         assert_eq!(field(r#"{"weights": {"v41": 50, "v42": "50%"}}"#), "weights");
         let wrong = serde_json::from_str::<WeightsRequest>(r#"{"weights": {"v42": "50"}}"#);
         assert!(wrong.unwrap_err().to_string().starts_with("`50` is not a share"));
+    }
+
+    /// Regression: a weight whose share was 0 in floating point was no growth, and -0 was shown as -0.
+    #[test]
+    fn a_weight_is_0_or_large_enough_to_count() {
+        let parse = |weight: &str| {
+            serde_json::from_str::<WeightsRequest>(&format!(r#"{{"weights":{{"v42":{weight}}}}}"#))
+        };
+        for tiny in ["5e-324", "1e-300", "9.9e-13"] {
+            let wrong = parse(tiny).unwrap_err().to_string();
+            let said = format!("`{tiny}` is not a weight; write 0, or a number from 1e-12 to 1e12");
+            assert!(wrong.starts_with(&said), "{wrong}");
+        }
+        for (written, shown) in [("-0.0", "0.0"), ("0", "0.0"), ("1e-12", "1e-12")] {
+            let request = parse(written).unwrap();
+            let text = serde_json::to_string(&request).unwrap();
+            assert_eq!(text, format!(r#"{{"weights":{{"v42":{shown}}}}}"#));
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::config::{
     pattern::{EndpointHost, KeySource},
     problem::FieldPath,
     schema::{Cohort, Config, Rule, Service, Version},
+    units::Weight,
 };
 
 /// Longest salt, in bytes: it is hashed with every key.
@@ -120,9 +121,13 @@ fn endpoints(version: &Version, config: &Config, path: &FieldPath, found: &mut V
 
 fn weights(service: &Service, path: &FieldPath, found: &mut Vec<Finding>) {
     let Some(weights) = &service.weights else { return };
-    for name in weights.keys() {
+    for (name, weight) in weights {
+        let place = path.key("weights").key(name);
+        if let Err(message) = Weight::written(weight.value()) {
+            found.push(Finding::new(place.clone(), message));
+        }
         if let Some(message) = no_such("version", name, &service.versions) {
-            found.push(Finding::of_name(path.key("weights").key(name), message));
+            found.push(Finding::of_name(place, message));
         }
     }
     if weights.values().all(|weight| weight.value() == 0.0) {
@@ -235,4 +240,23 @@ fn form(rule: &Rule) -> impl Eq + Hash {
         when.clients.iter().copied().collect::<BTreeSet<_>>(),
         when.players.iter().cloned().collect::<BTreeSet<_>>(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    /// Regression: the share of a tiny weight beside a large one was 0.
+    #[test]
+    fn a_weight_is_0_or_large_enough_to_count() {
+        let problems = |weight: &str| {
+            let file = format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\nroutes: [ {{ service: a }} ]\n\
+                 services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ a:1 ] }} }}, \
+                 weights: {{ v1: {weight} }} }} }}"
+            );
+            crate::config::parse(&file).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(problems("1e-12"), "");
+        let said = "services.a.weights.v1: `5e-324` is not a weight; write 0, or a number from 1e-12 to 1e12, such as 95 or 0.5";
+        assert!(problems("5e-324").ends_with(said), "{}", problems("5e-324"));
+    }
 }

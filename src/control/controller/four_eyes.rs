@@ -1,10 +1,11 @@
 //! Growth that needs a second person: of a service with `second_person`, every way besides its own plan.
 //!
 //! The plan of a service says where a person must approve. Whoever gives a version players in another way would pass
-//! these approvals, so a second person must agree with the command itself. One rule decides, by the split as it is
-//! written before and after the change, whatever the command is: nobody alone gives a version other than the baseline
-//! more players. Health is no part of that split: a version that cannot serve at present would get its players later,
-//! when nobody asks.
+//! these approvals, so a second person must agree with the command itself. One rule decides, whatever the command is:
+//! nobody alone gives a version other than the baseline more players. Each split that the service has, or can come to
+//! without another command that asks for a second person, is compared before and after the change: as it is written; as
+//! if no version was ejected, since an ejection may be taken back; and the split before the rollout, while that can come
+//! back. Health is no part of them: a version that cannot serve at present would get its players later, when nobody asks.
 //!
 //! What ends the harm of a bad version waits for nobody: its ejection, and the way back from its rollout to the split
 //! before, which others had agreed to.
@@ -13,13 +14,16 @@ use indexmap::IndexMap;
 
 use super::{
     ChangeHead, Controller, Destination, MovePins, PlanAsked, Rejected,
-    written::{ROUNDING, shares, weighed, written},
+    written::{ROUNDING, before_rollout, shares, weighed, written},
 };
 use crate::{
     config::schema,
     control::state::ControlState,
-    rollout::{Event, Plan, Rollout, without},
+    rollout::{Event, Plan, Rollout, Weights},
 };
+
+/// What leads back, and gives a canary more players by it.
+const FORWARD: &str = "a way back that gives a version other than the baseline more players";
 
 impl Controller {
     /// Refuses the start of a rollout of `service` by a plan that is not its own, if nobody agrees.
@@ -64,11 +68,30 @@ impl Controller {
         if !service.second_person {
             return Ok(());
         }
-        // What an ejection has changed may be taken back, so the weights must not grow without it either.
-        let grows = [written, weighed].into_iter().any(|split| {
+        let grows = [written, weighed, before_rollout].into_iter().any(|split| {
             let (before, after) = (split(name, service, &self.state), split(name, service, then));
             grown(&service.baseline, &before, &after)
         });
+        match grows {
+            true => refuse_alone((name, service), what, head),
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Controller::refuse_growth_alone`], for a command to `rollout` that leads to the split `then`, at once or later.
+    /// Without one it leads nowhere.
+    fn refuse_split_alone(
+        &self,
+        (rollout, then): (&Rollout, Option<Weights>),
+        what: &'static str,
+        head: &ChangeHead,
+    ) -> Result<(), Rejected> {
+        let name = &*rollout.service;
+        let service = self.known_service(name)?;
+        let after = shares(&then.unwrap_or_default());
+        let grows = [written, weighed]
+            .into_iter()
+            .any(|split| grown(&service.baseline, &split(name, service, &self.state), &after));
         match grows {
             true => refuse_alone((name, service), what, head),
             false => Ok(()),
@@ -93,32 +116,25 @@ impl Controller {
                 if is_way_back {
                     return Ok(());
                 }
-                "a way back that gives a version other than the baseline more players"
+                FORWARD
             }
         };
         self.refuse_growth_alone((name, then), what, head)
     }
 
-    /// As [`Controller::refuse_growth_alone`], for going on with a rollout after somebody set the weights: its step gives
-    /// its version the players again that it had.
+    /// As [`Controller::refuse_growth_alone`], for going on with a rollout after somebody set the weights: its step sets the
+    /// split of all versions again.
     pub(super) fn refuse_resuming_alone(
         &self,
         rollout: &Rollout,
         event: &Event,
         head: &ChangeHead,
     ) -> Result<(), Rejected> {
-        let name = &*rollout.service;
-        let service = self.known_service(name)?;
-        if !rollout.by_hand || !matches!(event, Event::Resume { .. }) || !service.second_person {
+        if !rollout.by_hand || !matches!(event, Event::Resume { .. }) {
             return Ok(());
         }
-        let before = written(name, service, &self.state);
-        let step = rollout.plan.step(rollout.step).weight.0;
-        let after = [(rollout.to.clone(), step)].into();
-        match grown(&service.baseline, &before, &after) {
-            true => refuse_alone((name, service), "going on after weights were set by hand", head),
-            false => Ok(()),
-        }
+        let split = rollout.split_of(rollout.plan.step(rollout.step));
+        self.refuse_split_alone((rollout, split), "going on after weights were set by hand", head)
     }
 
     /// As [`Controller::refuse_growth_alone`], for the commands that end a rollout.
@@ -128,22 +144,13 @@ impl Controller {
         event: &Event,
         head: &ChangeHead,
     ) -> Result<(), Rejected> {
-        let name = &*rollout.service;
         let keeps = rollout.by_hand && matches!(event, Event::Abort { .. });
         let is_end = matches!(event, Event::Rollback { .. } | Event::Abort { .. });
-        let service = self.known_service(name)?;
-        if !is_end || keeps || !service.second_person || is_safe(rollout, &service.baseline) {
+        let service = self.known_service(&rollout.service)?;
+        if !is_end || keeps || is_safe(rollout, &service.baseline) {
             return Ok(());
         }
-        let before = written(name, service, &self.state);
-        let after = without(&rollout.before, &rollout.ejected).unwrap_or_default();
-        match grown(&service.baseline, &before, &shares(&after)) {
-            true => {
-                let what = "a way back that gives a version other than the baseline more players";
-                refuse_alone((name, service), what, head)
-            }
-            false => Ok(()),
-        }
+        self.refuse_split_alone((rollout, rollout.way()), FORWARD, head)
     }
 
     /// As [`Controller::refuse_growth_alone`], for the reinstatement of a version.
@@ -152,7 +159,9 @@ impl Controller {
         place: (&str, &ControlState),
         head: &ChangeHead,
     ) -> Result<(), Rejected> {
-        self.refuse_growth_alone(place, "the reinstatement of a version with players", head)
+        let what =
+            "the reinstatement of a version that has players in the split or in the way back";
+        self.refuse_growth_alone(place, what, head)
     }
 
     /// Refuses to move pins to a version other than the baseline, if nobody agrees.

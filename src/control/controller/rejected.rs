@@ -368,10 +368,7 @@ pub enum Rejected {
     #[error("another process has taken over; try again on a new connection")]
     HandedOver,
     /// Another change was made since the caller looked.
-    #[error(
-        "generation {expected} is outdated: the last change by an operator, a verdict or a file is generation \
-         {decided}, and {actual} is in force; look again"
-    )]
+    #[error("{}; look again", outdated(*expected, *actual, *decided))]
     Outdated {
         /// The generation that the caller saw.
         expected: u64,
@@ -380,4 +377,14 @@ pub enum Rejected {
         /// The generation of the last change that counts.
         decided: u64,
     },
+}
+
+fn outdated(expected: u64, actual: u64, decided: u64) -> String {
+    match expected > actual {
+        true => format!("there is no generation {expected} yet: {actual} is in force"),
+        false => format!(
+            "generation {expected} is outdated: the last change by an operator, a verdict or a file is generation \
+             {decided}, and {actual} is in force"
+        ),
+    }
 }

@@ -45,7 +45,7 @@ use crate::{
         undo::{Undo, is_same_split},
     },
     incident::Sums,
-    rollout::{self, Action, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
+    rollout::{self, Action, Event, GateReply, ITSELF, Refused, Rollout, Weights},
     snapshot::weights_in_force,
     store::Actor,
 };
@@ -244,8 +244,7 @@ impl Controller {
     pub(super) fn way_back(&self, service: &str, weights: &SetWeights) -> Option<Event> {
         let rollout = &self.rollouts.get(service)?.rollout;
         let why = weights.why.clone()?;
-        let goes = !rollout.phase.is_end() || rollout.phase == Phase::Done && rollout.way_back;
-        let is_back = goes && is_same_split(&rollout.before, &weights.set);
+        let is_back = rollout.can_go_back() && is_same_split(&rollout.before, &weights.set);
         is_back.then_some(Event::Rollback { by: why.by, reason: why.reason, at_once: true })
     }
 

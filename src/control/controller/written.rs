@@ -37,3 +37,14 @@ pub(super) fn written(
     let weights = weights.filter(|(version, _)| state.ejection(name, version).is_none());
     shares(&weights.map(|(version, weight)| (version.clone(), weight)).collect())
 }
+
+/// The shares of players by the split before the rollout of `service` in `state`, which has one, while that split can come
+/// back: without ejected versions.
+pub(super) fn before_rollout(
+    name: &str,
+    _: &schema::Service,
+    state: &ControlState,
+) -> IndexMap<String, f64> {
+    let rollout = state.rollouts().get(name).filter(|rollout| rollout.can_go_back());
+    rollout.and_then(|rollout| rollout.way()).map(|way| shares(&way)).unwrap_or_default()
+}

@@ -112,7 +112,8 @@ impl Run {
         }
         let is_own = version == self.state.to;
         let is_other = self.state.others().any(|other| *other == version);
-        let why = format!("{version} was ejected: {reason}");
+        let gap = if reason.is_empty() { "" } else { ": " };
+        let why = format!("{version} was ejected{gap}{reason}");
         self.state.ejected.insert(version);
         match phase {
             // What was set by hand since is not the rollout's any more.

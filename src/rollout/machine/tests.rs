@@ -241,6 +241,35 @@ fn growth_is_frozen_by_a_window_and_allowed_by_breaking_in() {
     assert!(none.is_err());
 }
 
+/// Regression: a version that weights by hand had taken off got its players again in a frozen window, because the version
+/// of the rollout itself did not grow.
+#[test]
+fn a_window_freezes_what_a_resumed_rollout_gives_to_any_version() {
+    let before = weights(&[("v40", 50.0), ("v41", 50.0)]);
+    let mut stage = Stage::with(PLAN, |start| start.weights = before.clone());
+    stage.tick(0);
+    let off = [("v40", 0.0), ("v41", 99.0), ("v42", 1.0)];
+    stage.set_by_hand(&off);
+    stage.seen.frozen = Some(friday());
+    stage.tick(1);
+    stage.send(Event::Resume { by: "bo".into(), reason: String::new() });
+    assert_eq!(stage.rollout.missing, [Missing::Window(friday())]);
+    stage.wait(10);
+    assert_eq!((stage.phase(), stage.weights()), (Phase::Pending, weights(&off)));
+    let mut broken_in = stage.clone();
+    broken_in.send(Event::BreakIn { by: "bo".into(), second: None, reason: "P1".into() });
+    let actions = broken_in.tick(1);
+    let is_marked =
+        |action: &Action| matches!(action, Action::Record(entry) if entry.break_in.is_some());
+    assert!(actions.iter().any(is_marked), "{actions:?}");
+    stage.seen.frozen = None;
+    stage.tick(1);
+    let own = weights(&[("v40", 49.5), ("v41", 49.5), ("v42", 1.0)]);
+    for stage in [stage, broken_in] {
+        assert_eq!((stage.phase(), stage.weights()), (Phase::Growing, own.clone()));
+    }
+}
+
 #[test]
 fn what_is_left_of_a_step_is_skipped_with_a_reason() {
     let mut stage = Stage::new(PLAN);

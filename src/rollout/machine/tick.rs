@@ -7,8 +7,8 @@ use crate::{
         event::{Action, Observed},
         gate::{Decision, GateReply, Patience, Reply, approval, decide},
         phase::{On, Phase},
-        split::with_share,
-        state::{Missing, Outcome, Progress},
+        split::{Weights, share},
+        state::{Missing, Outcome, Progress, Rollout},
     },
 };
 
@@ -144,23 +144,32 @@ impl Run {
 
     /// What forbids to set the weight of `step` now.
     pub(super) fn closed(&self, step: &Step) -> Option<Missing> {
-        if self.state.way().is_none() {
-            return Some(Missing::Baseline);
-        }
-        let grows = step.weight.0 > self.state.share() + ROUNDING;
+        let Some(split) = self.state.split_of(step) else { return Some(Missing::Baseline) };
         let frozen = self.state.frozen.as_ref().filter(|_| self.state.break_in.is_none());
-        let window = frozen.filter(|_| grows).cloned().map(Missing::Window);
+        let window = frozen.filter(|_| self.is_growth(&split)).cloned().map(Missing::Window);
+        let grows = self.grows(&self.state.to, &split);
         let unreached = self.state.unreached.clone().filter(|_| grows);
         window.or_else(|| unreached.map(|why| Missing::Endpoint { why }))
+    }
+
+    /// Whether `split` gives a version more players that must wait for a window: after weights by hand any version, since
+    /// others than that of the rollout may have been taken off, else that one.
+    fn is_growth(&self, split: &Weights) -> bool {
+        let Rollout { to, by_hand, .. } = &self.state;
+        split.keys().any(|version| (*by_hand || version == to) && self.grows(version, split))
+    }
+
+    /// Whether `version` has a larger share in `split` than in force.
+    fn grows(&self, version: &str, split: &Weights) -> bool {
+        share(split, version) > share(&self.state.weights, version) + ROUNDING
     }
 
     /// Sets the weight of `step`, which nothing forbids any more.
     /// `besides` is what is to be said of the step before: empty, or with a semicolon before it.
     fn enter(&mut self, step: &Step, besides: &str) {
-        let Some(base) = self.state.way() else { return };
-        let weights = with_share(&base, &self.state.to, step.weight.0);
-        let grows = step.weight.0 > self.state.share() + ROUNDING;
-        let leave = self.state.break_in.clone().filter(|_| grows && self.state.frozen.is_some());
+        let Some(weights) = self.state.split_of(step) else { return };
+        let is_frozen = self.state.frozen.is_some() && self.is_growth(&weights);
+        let leave = self.state.break_in.clone().filter(|_| is_frozen);
         let reason = format!(
             "step {} of {}: {} % of players{besides}",
             self.state.step + 1,

@@ -7,7 +7,7 @@ use tidegate::rollout::Phase;
 use super::*;
 
 const PLANS: &str = "plans: { careful: [ { weight: 10%, gates: [ approval ] }, { weight: 100%, for: 1h } ], \
-    fast: [ { weight: 100%, for: 1h } ] }";
+    fast: [ { weight: 100%, for: 1h } ], open: [ { weight: 20%, for: 1h }, { weight: 100%, for: 1h } ] }";
 
 fn secret(name: &str) -> String {
     format!("{name}-{name}-{name}-{name}")
@@ -260,4 +260,63 @@ fn an_ejection_of_the_baseline_does_not_let_one_person_write_other_weights() {
     let (status, text) = send(&stage, ("PUT", "weights"), None, &all);
     assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
     assert_eq!(send(&stage, ("POST", "reinstate"), None, &v1).0, 200, "it is the baseline");
+}
+
+/// With a third version: v1 and v2 have half of the players each, and v3 is rolled out to a fifth.
+fn stage_with_two_canaries() -> Stage {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let (admin, versions) = (admin(&folder), Versions::new());
+    let third = &versions.origins[0];
+    let fields = ["second_person: true", "rollout: open", "weights: { v1: 50, v2: 50 }"];
+    let builder = versions.builder(&fields).version("v3", third);
+    let proxy = builder.top(&admin).top(PLANS).start_with_file();
+    let players = Players::at(proxy.address);
+    Stage { versions, proxy, _players: players }
+}
+
+fn starts_v3(stage: &Stage) {
+    let (status, text) = send(stage, ("POST", "rollout"), None, &json!({ "to": "v3" }));
+    assert_eq!(status, 200, "{text}");
+    eventually("v3 has a fifth", || {
+        (stage.proxy.snapshot().services[0].share(2) - 0.2).abs() < 1e-9
+    });
+}
+
+/// Regression: the rollout of a third version took the weight of an ejected one, so one person reinstated it, and gave it
+/// its players again by the way back or the next step.
+#[test]
+fn nobody_reinstates_alone_what_the_way_back_of_a_rollout_gives_players() {
+    let stage = stage_with_two_canaries();
+    let v2 = json!({ "version": "v2", "reason": "pays twice" });
+    assert_eq!(send_as("ben-x", &stage, ("POST", "eject"), None, &v2).0, 200);
+    starts_v3(&stage);
+    for dry in ["", "?dry_run=true"] {
+        let path = format!("reinstate{dry}");
+        let (status, text) = send(&stage, ("POST", &path), None, &v2);
+        assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
+    }
+    let (status, text) = send(&stage, ("POST", "reinstate?dry_run=true"), Some("ben-x"), &v2);
+    assert_eq!(status, 200, "{text}");
+    let (status, text) = send(&stage, ("POST", "rollback"), None, &json!({}));
+    assert_eq!(status, 200, "{text}");
+    eventually("v1 has all", || stage.proxy.snapshot().services[0].share(0) == 1.0);
+    // Nothing gives it players any more.
+    let (status, text) = send(&stage, ("POST", "reinstate"), None, &v2);
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(stage.proxy.snapshot().services[0].share(1), 0.0);
+}
+
+/// Regression: only the version of the rollout was compared, so a resumed rollout gave another one its players again.
+#[test]
+fn nobody_gives_another_canary_players_alone_by_resuming() {
+    let stage = stage_with_two_canaries();
+    starts_v3(&stage);
+    let off = json!({ "weights": { "v1": 80, "v2": 0, "v3": 20 } });
+    assert_eq!(send_as("ben-x", &stage, ("PUT", "weights"), None, &off).0, 200);
+    let resume = ("POST", "rollout/resume");
+    let (status, text) = send(&stage, resume, None, &json!({}));
+    assert_eq!((status, text.contains("asks for a second person")), (409, true), "{text}");
+    let (status, text) = send(&stage, resume, Some("ben-x"), &json!({}));
+    assert_eq!(status, 200, "{text}");
+    eventually("v2 is back", || stage.proxy.snapshot().services[0].share(1) > 0.0);
 }

@@ -264,10 +264,11 @@ impl Controller {
         self.rollout_news.notify_one();
     }
 
-    pub(super) fn warn_of_rollout(&mut self, rollout: &Rollout, message: String) {
+    pub(super) fn warn_of_rollout(&mut self, rollout: &Rollout, reason: String) {
         let Rollout { service, to, .. } = rollout;
-        tracing::warn!(service, version = to, message, "rollout");
-        let matter = EventDetails::of_place(service.clone(), to.clone(), message);
+        // Not as `message`, which is that of the line.
+        tracing::warn!(service, version = to, reason, "rollout");
+        let matter = EventDetails::of_place(service.clone(), to.clone(), reason);
         self.record(EventKind::RolloutWarning, matter);
     }
 }

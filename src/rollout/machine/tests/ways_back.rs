@@ -313,6 +313,16 @@ fn without_a_version_to_go_back_to_it_waits() {
     assert_eq!(stage.weights(), weights(&[("v40", 0.0), ("v41", 50.0)]));
 }
 
+/// Regression: after an ejection without a reason the sentence ended with a colon.
+#[test]
+fn an_ejection_without_a_reason_is_told_without_a_colon() {
+    for version in ["v41", "v42"] {
+        let mut stage = halfway();
+        stage.send(Event::Ejected { version: version.into(), reason: String::new() });
+        assert_eq!(stage.rollout.cause, format!("{version} was ejected"));
+    }
+}
+
 /// Regression: everybody was sent to the split before, which an operator had just emptied.
 #[test]
 fn weights_set_by_hand_stay_when_the_version_is_ejected() {
