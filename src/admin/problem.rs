@@ -93,7 +93,7 @@ impl From<Rejected> for Problem {
             Rejected::NoVersionForPins { field, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(field)
             }
-            Rejected::NoRouteForMode { .. } => {
+            Rejected::NoRouteForMode { .. } | Rejected::NothingToRefuse { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("route")
             }
             Rejected::ModeIsOver { .. } => {

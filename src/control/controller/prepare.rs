@@ -162,6 +162,7 @@ impl Controller {
             pin_moves: state.pin_moves_by_service(),
             modes: state.read_only().modes.clone(),
             notices: state.read_only().notices.clone(),
+            marks: state.read_only().marks.clone(),
             ..RuntimeState::default()
         };
         decided.begin_epochs(&old, config, &ahead);
