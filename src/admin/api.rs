@@ -121,6 +121,11 @@ async fn status(
         reload: Reload::new(controller.reloads(), controller.state().stand_ins()),
         tls_faults: tls_faults.collect(),
         journal: controller.journal().map(Into::into),
+        idempotency_failing: controller
+            .registry()
+            .key_log()
+            .and_then(|log| log.health().trouble())
+            .map(Into::into),
         takeover: controller.replacement().into(),
     };
     Ok((fresh(snapshot.generation), Json(status)))

@@ -158,9 +158,13 @@ fn holder<'a>(
     match known.of_certificate(caller) {
         Some(holder) => Ok((&holder.name, holder.role)),
         None => {
-            let detail = match known.tokens {
-                [] => "no certificate of admin.certificates; connect with one",
-                _ => "send a token of admin.tokens: `Authorization: Bearer TOKEN`",
+            let detail = match (caller.subject, known.tokens) {
+                (Some(subject), _) if !known.certificates.is_empty() => format!(
+                    "the certificate is not among admin.certificates, which have no `subject: {}`",
+                    serde_json::json!(subject)
+                ),
+                (_, []) => "no certificate of admin.certificates; connect with one".to_owned(),
+                _ => "send a token of admin.tokens: `Authorization: Bearer TOKEN`".to_owned(),
             };
             Err(refuse(Refused::Unknown, StatusCode::UNAUTHORIZED, detail))
         }
@@ -405,6 +409,23 @@ mod tests {
         {
             assert_eq!(call(other, None, Method::GET), Err(401), "{other:?}");
         }
+    }
+
+    /// Nobody learnt how the subject of the certificate that came is to be written.
+    #[test]
+    fn an_unlisted_certificate_is_refused_with_its_subject_as_it_must_be_written() {
+        let (name, subject) = ("ci-cert".to_owned(), "CN=ci,O=Example".to_owned());
+        let holder = Holder { name, subject, role: Role::Viewer };
+        let known = Known { tokens: &[], certificates: &[holder] };
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let (peer, uri) = (([192, 0, 2, 1], 1).into(), Uri::from_static("/v1/status"));
+        let subject = Some("CN=a \\\"b\\\",O=Example");
+        let caller = Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
+        let refused = admit(&caller, known, &Callers::default(), Instant::now());
+        let detail = refused.expect_err("it is not listed").problem.detail;
+        let (_, written) = detail.split_once("`subject: ").expect("the subject");
+        let written = written.strip_suffix('`').expect("its end");
+        assert_eq!(serde_json::from_str::<String>(written).ok().as_deref(), subject);
     }
 
     #[test]

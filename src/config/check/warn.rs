@@ -46,6 +46,14 @@ pub(in crate::config) fn warnings(config: &Config) -> Vec<Finding> {
             found.push(Finding::of_name(FieldPath::default().key("jwt").key(name), message));
         }
     }
+    for (name, jwt) in &config.jwt {
+        if !jwt.is_fetched() && jwt.has_own_refresh() {
+            let message =
+                "it has no effect on a file, which is read again when it changes; leave it out";
+            let path = FieldPath::default().key("jwt").key(name).key("refresh");
+            found.push(Finding::of_name(path, message));
+        }
+    }
     concurrency::warn(config, &mut found);
     idempotency::warn(config, &mut found);
     never_reached(config, &mut found);
@@ -274,6 +282,22 @@ mod tests {
         assert_eq!(told("act"), [""; 0]);
         let [only] = &*told("advise") else { panic!("one warning") };
         assert!(only.contains("services.a.eject.on_mistake: takes nothing back"), "{only}");
+    }
+
+    #[test]
+    fn an_interval_for_the_keys_of_a_file_is_doubtful() {
+        let told = |jwks: &str, refresh: &str| {
+            let jwt = format!(
+                "jwt: {{ players: {{ jwks: '{jwks}', algorithms: [ RS256 ], issuer: a, audience: b{refresh} }} }}"
+            );
+            let told =
+                told(GOOD, &format!("[ {{ service: s, auth: {{ jwt: players }} }} ]\n{jwt}"));
+            told.into_iter().filter(|told| told.contains("refresh")).collect::<Vec<_>>()
+        };
+        let [only] = &*told("keys.json", ", refresh: 1m") else { panic!("one warning") };
+        assert!(only.contains("jwt.players.refresh: it has no effect on a file"), "{only}");
+        assert_eq!(told("keys.json", ""), [""; 0]);
+        assert_eq!(told("https://id.example/jwks", ", refresh: 1m"), [""; 0]);
     }
 
     #[test]
