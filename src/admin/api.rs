@@ -125,6 +125,11 @@ async fn status(
         tls_faults: tls_faults.collect(),
         issuers: issuers.collect(),
         journal: controller.journal().map(Into::into),
+        idempotency_failing: controller
+            .registry()
+            .key_log()
+            .and_then(|log| log.health().trouble())
+            .map(Into::into),
         takeover: controller.replacement().into(),
     };
     Ok((fresh(snapshot.generation), Json(status)))

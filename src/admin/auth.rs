@@ -25,7 +25,7 @@ use crate::{
         AdminToken, actor,
         schema::{Holder, Role},
     },
-    control::callers::{Callers, Refused},
+    control::callers::{Callers, Origin, Refused},
     store::Actor,
 };
 
@@ -67,10 +67,15 @@ pub struct Known<'a> {
     pub certificates: &'a [Holder],
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
     /// Whether nobody is known, so that all callers on this host may call.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty() && self.certificates.is_empty()
+    }
+
+    /// The holder of the certificate that the caller's connection has.
+    fn of_certificate(&self, caller: &Caller<'_>) -> Option<&'a Holder> {
+        self.certificates.iter().find(|holder| Some(&*holder.subject) == caller.subject)
     }
 }
 
@@ -143,21 +148,23 @@ fn holder<'a>(
     now: Instant,
 ) -> Result<(&'a str, Role), Refusal> {
     if caller.headers.contains_key(AUTHORIZATION) {
-        let token =
-            tried(caller, &AUTHORIZATION, known.tokens, callers, now)?.ok_or_else(|| {
-                let detail =
-                    "the token is unknown; send one of admin.tokens: `Authorization: Bearer TOKEN`";
-                refuse(Refused::WrongToken, StatusCode::UNAUTHORIZED, detail)
-            })?;
+        let token = tried(caller, &AUTHORIZATION, known, callers, now)?.ok_or_else(|| {
+            let detail =
+                "the token is unknown; send one of admin.tokens: `Authorization: Bearer TOKEN`";
+            refuse(Refused::WrongToken, StatusCode::UNAUTHORIZED, detail)
+        })?;
         return Ok((&token.name, token.role));
     }
-    let held = |holder: &&Holder| Some(&*holder.subject) == caller.subject;
-    match known.certificates.iter().find(held) {
+    match known.of_certificate(caller) {
         Some(holder) => Ok((&holder.name, holder.role)),
         None => {
-            let detail = match known.tokens {
-                [] => "no certificate of admin.certificates; connect with one",
-                _ => "send a token of admin.tokens: `Authorization: Bearer TOKEN`",
+            let detail = match (caller.subject, known.tokens) {
+                (Some(subject), _) if !known.certificates.is_empty() => format!(
+                    "the certificate is not among admin.certificates, which have no `subject: {}`",
+                    serde_json::json!(subject)
+                ),
+                (_, []) => "no certificate of admin.certificates; connect with one".to_owned(),
+                _ => "send a token of admin.tokens: `Authorization: Bearer TOKEN`".to_owned(),
             };
             Err(refuse(Refused::Unknown, StatusCode::UNAUTHORIZED, detail))
         }
@@ -182,7 +189,7 @@ fn may(caller: &Caller<'_>, name: &str, role: Role) -> Result<(), Refusal> {
 /// If the token is unknown, or does not allow to agree. That is noted among the `callers`.
 pub fn second(
     caller: &Caller<'_>,
-    tokens: &[AdminToken],
+    known: Known<'_>,
     callers: &Callers,
     now: Instant,
 ) -> Result<Option<String>, Problem> {
@@ -193,7 +200,7 @@ pub fn second(
         let problem = Problem::new(StatusCode::FORBIDDEN, detail).at(SECOND.as_str());
         Refusal { refused: Refused::Second, problem }
     };
-    let found = tried(caller, &SECOND, tokens, callers, now);
+    let found = tried(caller, &SECOND, known, callers, now);
     let agreed = found.and_then(|token| match token {
         Some(token) if token.role >= Role::Approver => Ok(Some(token.name.clone())),
         Some(token) => Err(refused(format!("the second token `{}` may only read", token.name))),
@@ -212,32 +219,41 @@ pub fn second(
 fn tried<'a>(
     caller: &Caller<'_>,
     name: &HeaderName,
-    tokens: &'a [AdminToken],
+    known: Known<'a>,
     callers: &Callers,
     now: Instant,
 ) -> Result<Option<&'a AdminToken>, Refusal> {
-    let peer = caller.peer.ip();
-    if let Err(wait) = callers.may_try(peer, now) {
-        let seconds = wait.as_secs() + 1;
-        let detail = format!(
-            "too many wrong tokens came from this address; tokens from it are looked at again in {seconds} s"
-        );
-        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail);
-        return Err(Refusal { refused: Refused::Slowed, problem });
+    let holder = known.of_certificate(caller);
+    let address = Origin::Address(caller.peer.ip());
+    let origin = holder.map_or(address, |holder| Origin::Certificate(&holder.subject));
+    let Err(wait) = callers.may_try(origin, now) else {
+        let found = sent(caller.headers, name, known.tokens.iter());
+        if let Some(token) = found {
+            callers.was_right(origin, &token.hash, now);
+        }
+        return Ok(found);
+    };
+    // Others are not compared, so the time of the response does not show whether a guess was right.
+    let lately = |token: &&AdminToken| callers.was_right_lately(origin, &token.hash, now);
+    if let Some(token) = sent(caller.headers, name, known.tokens.iter().filter(lately)) {
+        callers.renew(origin, &token.hash, now);
+        return Ok(Some(token));
     }
-    let found = sent(caller.headers, name, tokens);
-    if found.is_some() {
-        callers.was_right(peer, now);
-    }
-    Ok(found)
+    let seconds = wait.as_secs() + 1;
+    let from = if holder.is_some() { "with this certificate" } else { "from this address" };
+    let detail = format!(
+        "too many wrong tokens came {from}; a token that was not right there within the last hour is looked at again in {seconds} s"
+    );
+    let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail);
+    Err(Refusal { refused: Refused::Slowed, problem })
 }
 
-/// The token that the field `name` of `headers` contains. Every token is compared, in a time that depends at most on the
-/// length of what was sent.
+/// The one of `tokens` that the field `name` of `headers` contains. Every token is compared, in a time that depends at
+/// most on the length of what was sent.
 fn sent<'a>(
     headers: &HeaderMap,
     name: &HeaderName,
-    tokens: &'a [AdminToken],
+    tokens: impl Iterator<Item = &'a AdminToken>,
 ) -> Option<&'a AdminToken> {
     let mut fields = headers.get_all(name).iter();
     let (Some(field), None) = (fields.next(), fields.next()) else { return None };
@@ -246,9 +262,9 @@ fn sent<'a>(
         return None;
     }
     let sent = sent.trim().as_bytes();
-    let all: Vec<Choice> = tokens.iter().map(|token| token.hash.is_of(sent)).collect();
-    let found = all.into_iter().position(bool::from)?;
-    Some(&tokens[found])
+    let all: Vec<(&AdminToken, Choice)> =
+        tokens.map(|token| (token, token.hash.is_of(sent))).collect();
+    all.into_iter().find(|(_, is_equal)| bool::from(*is_equal)).map(|(token, _)| token)
 }
 
 fn names_this_host(caller: &Caller<'_>) -> bool {
@@ -363,7 +379,7 @@ mod tests {
             let caller =
                 Caller { peer, method: &method, uri: &uri, headers: &headers, subject: None };
             assert_eq!(asked(&caller, known).is_ok(), allowed, "{method} {path}");
-            let agreed = second(&caller, &tokens, &Callers::default(), Instant::now());
+            let agreed = second(&caller, known, &Callers::default(), Instant::now());
             assert_eq!(agreed.unwrap().as_deref(), Some("boss"));
         }
     }
@@ -395,6 +411,23 @@ mod tests {
         }
     }
 
+    /// Nobody learnt how the subject of the certificate that came is to be written.
+    #[test]
+    fn an_unlisted_certificate_is_refused_with_its_subject_as_it_must_be_written() {
+        let (name, subject) = ("ci-cert".to_owned(), "CN=ci,O=Example".to_owned());
+        let holder = Holder { name, subject, role: Role::Viewer };
+        let known = Known { tokens: &[], certificates: &[holder] };
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        let (peer, uri) = (([192, 0, 2, 1], 1).into(), Uri::from_static("/v1/status"));
+        let subject = Some("CN=a \\\"b\\\",O=Example");
+        let caller = Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
+        let refused = admit(&caller, known, &Callers::default(), Instant::now());
+        let detail = refused.expect_err("it is not listed").problem.detail;
+        let (_, written) = detail.split_once("`subject: ").expect("the subject");
+        let written = written.strip_suffix('`').expect("its end");
+        assert_eq!(serde_json::from_str::<String>(written).ok().as_deref(), subject);
+    }
+
     #[test]
     fn wrong_tokens_are_slowed_and_a_right_one_from_elsewhere_is_not() {
         let (tokens, callers, now) = (tokens(), Callers::default(), Instant::now());
@@ -416,11 +449,58 @@ mod tests {
         );
         assert_eq!(call([192, 0, 2, 1], "fedcba9876543210"), 429, "not looked at");
         assert_eq!(call([192, 0, 2, 2], "fedcba9876543210"), 200);
+        assert_eq!(call([192, 0, 2, 1], "fedcba9876543210"), 429, "it was right elsewhere");
         let counts = callers.counts();
         assert!(
-            counts.contains(&("wrong_token", 10)) && counts.contains(&("slowed", 91)),
+            counts.contains(&("wrong_token", 10)) && counts.contains(&("slowed", 92)),
             "{counts:?}"
         );
+    }
+
+    /// A scraper with an old token locked out an operator at the same address.
+    #[test]
+    fn a_right_token_used_lately_and_a_certificate_pass_where_others_send_wrong_ones() {
+        let (tokens, callers, now) = (tokens(), Callers::default(), Instant::now());
+        let subject = "CN=ci,O=Example";
+        let (name, role) = ("ci-cert".to_owned(), Role::Operator);
+        let holder = Holder { name, subject: subject.to_owned(), role };
+        let known = Known { tokens: &tokens, certificates: &[holder] };
+        let call = |subject: Option<&str>, token: Option<&str>, now| {
+            let mut headers = HeaderMap::new();
+            token.map(|token| {
+                headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())
+            });
+            let (method, uri) = (Method::POST, Uri::from_static("/v1/services/a/eject"));
+            let peer = ([192, 0, 2, 1], 1).into();
+            let caller = Caller { peer, method: &method, uri: &uri, headers: &headers, subject };
+            let admitted = admit(&caller, known, &callers, now);
+            admitted.map(|_| 200).unwrap_or_else(|refusal| refusal.problem.status.as_u16())
+        };
+        let (ops, ci) = (Some("fedcba9876543210"), Some("0123456789abcdef"));
+        let old = Some("old-old-old-old-old");
+        let at = |seconds| now + std::time::Duration::from_secs(seconds);
+        assert_eq!(call(None, ops, now), 200);
+        let empty = |now| while call(None, old, now) != 429 {};
+        for minute in 0..180 {
+            let now = at(minute * 60);
+            empty(now);
+            assert_eq!(call(None, ops, now), 200, "the bucket is empty at minute {minute}");
+            assert_eq!(call(None, ci, now), 429, "not used from here");
+            assert_eq!(call(Some(subject), None, now), 200);
+            assert_eq!(call(Some(subject), ci, now), 200);
+        }
+        for _ in 0..10 {
+            assert_eq!(
+                call(Some(subject), old, at(180 * 60)),
+                401,
+                "it comes before the certificate"
+            );
+        }
+        assert_eq!(call(Some(subject), old, at(180 * 60)), 429, "a certificate has its own bucket");
+        assert_eq!(call(Some(subject), None, at(180 * 60)), 200);
+        let later = at(179 * 60 + 3601);
+        empty(later);
+        assert_eq!(call(None, ops, later), 429, "more than an hour ago");
     }
 
     #[test]

@@ -10,10 +10,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Problem,
-    auth::{self, Caller},
+    auth::{self, Caller, Known},
     body,
     extract::{By, Parameters},
     model::{ChangeBody, Said},
+    server::Subject,
 };
 use crate::{
     config::is_same_holder,
@@ -66,10 +67,14 @@ impl<T: DeserializeOwned + Send, Q: IsDryRun> FromRequest<ControlPlane> for Chan
             method: &parts.method,
             uri: &parts.uri,
             headers: &parts.headers,
-            subject: None,
+            subject: parts.extensions.get::<Subject>().map(|Subject(subject)| &**subject),
         };
         let (callers, now) = (plane.callers(), Instant::now());
-        let second = auth::second(&caller, plane.controller().tokens(), callers, now)?;
+        let second = {
+            let controller = plane.controller();
+            let known = Known { tokens: controller.tokens(), certificates: controller.holders() };
+            auth::second(&caller, known, callers, now)?
+        };
         let second = second.filter(|second| !is_same_holder(second, &by.name));
         let (reason, dry_run) = (reason.unwrap_or_default(), parameters.is_dry_run());
         let head = ChangeHead { by, second, reason, ticket, impact, if_generation, dry_run };

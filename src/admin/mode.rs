@@ -25,7 +25,7 @@ use crate::{
         controller::{ModeChange, NoticeChange, ReadOnlyAsked},
         tasks::ControlPlane,
     },
-    policy::read_only::Scope,
+    policy::read_only::{Scope, claimed},
     snapshot,
 };
 
@@ -132,6 +132,11 @@ async fn set_mode(
         until: made.after.as_ref().and_then(|mode| mode.until),
         changed: made.before != made.after,
         writes_in_flight: of.iter().map(|service| controller.writes_in_flight(service)).sum(),
+        notices: match &made.after {
+            Some(_) => Vec::new(),
+            None => made.settled.into_iter().map(|(name, _)| name).collect(),
+        },
+        warning: made.after.as_ref().and_then(|mode| controller.mode_warning(&scope, mode)),
         dry_run,
     };
     Ok((fresh(answer.generation), Json(answer)))
@@ -143,8 +148,9 @@ async fn notices(
 ) -> Result<impl IntoResponse, Problem> {
     parameters?;
     let controller = plane.controller();
-    let (generation, marks) =
-        (controller.snapshot().generation, &controller.state().read_only().marks);
+    let generation = controller.snapshot().generation;
+    let planned = controller.state().read_only();
+    let (marks, modes) = (&planned.marks, &planned.modes);
     let each = controller.notices().into_iter().map(|(name, notice)| Notice {
         in_file: controller.config().notices.contains_key(&name),
         told: marks
@@ -152,6 +158,7 @@ async fn notices(
             .filter(|mark| mark.from == notice.from)
             .map(|mark| mark.sent.clone())
             .unwrap_or_default(),
+        ended_early: notice.read_only && claimed(notice, marks.get(&name), modes).is_empty(),
         notice: notice.clone(),
         name,
     });

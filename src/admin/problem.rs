@@ -93,7 +93,7 @@ impl From<Rejected> for Problem {
             Rejected::NoVersionForPins { field, .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at(field)
             }
-            Rejected::NoRouteForMode { .. } => {
+            Rejected::NoRouteForMode { .. } | Rejected::NothingToRefuse { .. } => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail).at("route")
             }
             Rejected::ModeIsOver { .. } => {
@@ -207,8 +207,8 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::TOO_MANY_REQUESTS {
-            // Wrong tokens are admitted at this pace.
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("6"));
+            // A wrong token is admitted each second.
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -1,6 +1,8 @@
 //! Client of a running instance's admin endpoint: one connection per request.
 
 use std::{
+    env,
+    ffi::OsStr,
     fmt,
     path::{Path, PathBuf},
     time::Duration,
@@ -249,13 +251,15 @@ impl ClientArguments {
     /// The settings of TLS, if the endpoint is encrypted.
     fn tls(&self) -> Result<Option<tls::Client>, Failure> {
         if !self.admin.is_encrypted {
-            let unused = [(&self.ca, "--ca"), (&self.cert, "--cert")];
-            return match unused.into_iter().find(|(file, _)| file.is_some()) {
-                Some((_, name)) => {
-                    let message = format!(
-                        "`{name}` is not used by http://; write --admin https://{}",
-                        self.admin
-                    );
+            let given =
+                [(&self.ca, "--ca", "TIDEGATE_CA"), (&self.cert, "--cert", "TIDEGATE_CERT")];
+            let unused = given.into_iter().find_map(|(file, option, variable)| {
+                unused(file.as_deref(), (option, variable), env::var_os(variable).as_deref())
+            });
+            return match unused {
+                Some(what) => {
+                    let message =
+                        format!("{what} not used by http://; write --admin https://{}", self.admin);
                     Err(Failure::new(Exit::Arguments, message))
                 }
                 None => Ok(None),
@@ -267,6 +271,19 @@ impl ClientArguments {
         let opened = tls::Client::open(&tls, &[HTTP_1_1]);
         opened.map(Some).map_err(|error| Failure::new(Exit::File, error))
     }
+}
+
+/// The subject, with its verb, of an error about an option that is not used: the `variable`, if the value is from there.
+fn unused(
+    file: Option<&Path>,
+    (option, variable): (&str, &str),
+    environment: Option<&OsStr>,
+) -> Option<String> {
+    let file = file?;
+    Some(match environment == Some(file.as_os_str()) {
+        true => format!("`{variable}` of the environment is set, and is"),
+        false => format!("`{option}` is"),
+    })
 }
 
 /// The value of a field with the token in `file`.
@@ -371,6 +388,19 @@ mod tests {
         ] {
             assert!(endpoint(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// An error named an option that nobody had given.
+    #[test]
+    fn a_file_of_the_environment_is_named_by_its_variable() {
+        let told = |environment: Option<&str>| {
+            let file = Some(Path::new("ca.pem"));
+            unused(file, ("--ca", "TIDEGATE_CA"), environment.map(OsStr::new)).expect("it is given")
+        };
+        assert_eq!(told(Some("ca.pem")), "`TIDEGATE_CA` of the environment is set, and is");
+        assert_eq!(told(Some("other.pem")), "`--ca` is");
+        assert_eq!(told(None), "`--ca` is");
+        assert_eq!(unused(None, ("--ca", "TIDEGATE_CA"), None), None);
     }
 
     #[test]

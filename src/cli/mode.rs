@@ -63,7 +63,7 @@ struct ReadOnlyArguments {
     #[arg(long, value_name = "TIME", conflicts_with = "duration")]
     until: Option<UtcTime>,
     /// After which time it ends by itself, such as 10m.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
     duration: Option<Duration>,
     /// What clients are told.
     #[arg(long, value_name = "TEXT")]
@@ -86,6 +86,15 @@ impl ScopeArguments {
     fn asks(&self, mode: ModeName) -> ModeRequest {
         let (service, route) = (self.service.clone(), self.route.clone());
         ModeRequest { mode, service, route, until: None, message: None }
+    }
+}
+
+/// A duration that is not zero.
+pub(super) fn some_time(argument: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(argument) {
+        Ok(Duration::ZERO) => Err("it would be over at once; write a time such as 10m".to_owned()),
+        Ok(time) => Ok(time),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -114,7 +123,7 @@ fn change(scope: &ScopeArguments, request: ModeRequest) -> Result<ModeAnswer, Fa
     Ok(answer)
 }
 
-/// One line about a change.
+/// One line about a change, and what follows from it.
 fn changed(answer: &ModeAnswer) -> String {
     let ModeAnswer { generation, mode, until, changed, writes_in_flight, dry_run, .. } = answer;
     let subject = subject(answer.service.as_deref(), answer.route.as_deref());
@@ -132,7 +141,17 @@ fn changed(answer: &ModeAnswer) -> String {
         (ModeName::ReadOnly, false, 1..) => format!("; {writes_in_flight} write(s) in flight"),
         _ => String::new(),
     };
-    format!("{subject} {verb} {what} (generation {generation}){left}")
+    let notices = match (&answer.notices[..], dry_run) {
+        ([], _) => String::new(),
+        (names, true) => format!("\nnotice {} would refuse no write any more", names.join(", ")),
+        ([first, ..], false) => format!(
+            "\nnotice {} refuses no write any more, and is still announced; to take it back: \
+             tidegate notices withdraw {first}",
+            answer.notices.join(", ")
+        ),
+    };
+    let warning = answer.warning.as_ref().map_or_else(String::new, |w| format!("\nWARNING: {w}"));
+    format!("{subject} {verb} {what} (generation {generation}){left}{notices}{warning}")
 }
 
 /// What a mode is about.
@@ -228,6 +247,8 @@ mod tests {
             until: Some("2026-12-01T03:00:00Z".parse().expect("a time")),
             changed: true,
             writes_in_flight: 2,
+            notices: Vec::new(),
+            warning: None,
             dry_run: false,
         };
         assert_eq!(
@@ -237,6 +258,19 @@ mod tests {
         let (service, until, mode) = (None, None, ModeName::Normal);
         let normal = ModeAnswer { service, until, mode, dry_run: true, ..answer };
         assert_eq!(changed(&normal), "the whole process would be normal (generation 7)");
+        let ended = ModeAnswer { notices: vec!["n2".to_owned()], dry_run: false, ..normal };
+        assert_eq!(
+            changed(&ended),
+            "the whole process is now normal (generation 7)\nnotice n2 refuses no write any more, and is still \
+             announced; to take it back: tidegate notices withdraw n2"
+        );
+        let warning = Some("it refuses nothing".to_owned());
+        let warned = ModeAnswer { notices: Vec::new(), warning, ..ended };
+        assert!(
+            changed(&warned).ends_with("\nWARNING: it refuses nothing"),
+            "{}",
+            changed(&warned)
+        );
     }
 
     #[test]

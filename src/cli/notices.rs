@@ -11,6 +11,7 @@ use super::{
     client::{Call, ShowArguments, service_name},
     columns,
     failure::Failure,
+    mode::some_time,
     printable::printable,
     say::{say, say_json},
 };
@@ -64,7 +65,7 @@ struct SetArguments {
     )]
     until: Option<UtcTime>,
     /// How long it lasts, such as 10m.
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = some_time)]
     duration: Option<Duration>,
     /// A service that it concerns; can be repeated. Default: all.
     #[arg(long = "service", value_name = "NAME", value_parser = service_name)]
@@ -89,10 +90,16 @@ pub(super) fn run(arguments: &NoticesArguments) -> Result<(), Failure> {
         None => show(&arguments.show),
         Some(Change::Set(arguments)) => {
             let notice = arguments.notice();
-            let told = format!("from {} until {}", notice.from, notice.until);
+            let is = match notice.from > SystemTime::now().into() {
+                true => "planned",
+                false => "in force",
+            };
+            let told = format!("{is} from {} until {}", notice.from, notice.until);
             change(&arguments.subject, Method::PUT, notice, &told)
         }
-        Some(Change::Withdraw(subject)) => change(subject, Method::DELETE, json!({}), "no more"),
+        Some(Change::Withdraw(subject)) => {
+            change(subject, Method::DELETE, json!({}), "in force no more")
+        }
     }
 }
 
@@ -128,7 +135,7 @@ fn change(
     }
     let NoticeAnswer { generation, name, dry_run } = printable(&answer)?;
     let verb = if dry_run { "would be" } else { "is" };
-    say(&format!("notice {name} {verb} in force {told} (generation {generation})"));
+    say(&format!("notice {name} {verb} {told} (generation {generation})"));
     Ok(())
 }
 
@@ -148,7 +155,7 @@ fn report(list: &NoticeList, now: UtcTime) -> String {
     }
     let mut table = columns::table();
     table.add_row(["NOTICE", "STATE", "FROM", "UNTIL", "ABOUT", "SERVICES", "WRITES"]);
-    for Notice { name, notice, .. } in &list.notices {
+    for Notice { name, notice, ended_early, .. } in &list.notices {
         let state = match () {
             () if now < notice.from => "coming",
             () if now < notice.until => "now",
@@ -162,7 +169,12 @@ fn report(list: &NoticeList, now: UtcTime) -> String {
             notice.until.to_string(),
             notice.kind.label().to_owned(),
             services.map_or_else(|| "all".to_owned(), |services| services.join(", ")),
-            if notice.read_only { "refused" } else { "accepted" }.to_owned(),
+            match (notice.read_only, ended_early) {
+                (true, true) => "accepted again",
+                (true, false) => "refused",
+                (false, _) => "accepted",
+            }
+            .to_owned(),
         ]);
     }
     columns::aligned(table, |_| false).trim_end().to_owned()
@@ -243,6 +255,7 @@ mod tests {
                 read_only: true,
                 announce: Duration::ZERO,
             },
+            ended_early: name == "c",
             told: [].into(),
         };
         let wallet = Some(vec!["wallet".to_owned()]);
@@ -253,6 +266,7 @@ mod tests {
         let states: Vec<&str> = lines.iter().map(|line| line[1]).collect();
         assert_eq!(states, ["STATE", "over", "now", "coming"]);
         assert_eq!(lines[2][4..], ["maintenance", "wallet", "refused"]);
+        assert_eq!(lines[3][4..], ["maintenance", "all", "accepted", "again"]);
         assert_eq!(report(&NoticeList { generation: 1, notices: Vec::new() }, at(0)), "no notices");
     }
 }

@@ -61,6 +61,13 @@ fn heading(admin: &str, status: &Value) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(lines, "config {} ({})", text("config_file"), text("config_hash"));
     journal(&status["journal"], &mut lines);
+    let failing = &status["idempotency_failing"];
+    if let (Some(since), Some(message)) = (failing["since"].as_str(), failing["message"].as_str()) {
+        let _ = writeln!(
+            lines,
+            "idempotency keys cannot be written since {since}, so writes with a key get 503: {message}"
+        );
+    }
     for listener in status["listeners"].as_array().into_iter().flatten() {
         certificates(listener, &mut lines);
     }
@@ -245,6 +252,7 @@ mod tests {
                 "intact": false, "faults": [ "entry 3 was changed" ],
                 "failing": { "since": "2026-11-22T09:17:10Z", "message": "the disk is full" },
             },
+            "idempotency_failing": { "since": "2026-11-22T09:17:11Z", "message": "the disk is full" },
             "tls_faults": [ { "service": "game-api", "version": "v41", "message": "ca.pem: bad" } ],
             "issuers": [
                 { "name": "a", "keys": null, "age_s": null, "last_error": "503 Service Unavailable" },
@@ -265,6 +273,7 @@ journal /var/lib/tidegate: 12 entries, the last one ab01
 the journal cannot be written since 2026-11-22T09:17:10Z, so changes are refused: the disk is full
 THE JOURNAL IS NOT AS IT WAS WRITTEN: entry 3 was changed; `tidegate audit verify` says more
 1 change(s) in force wait to be written to the journal
+idempotency keys cannot be written since 2026-11-22T09:17:11Z, so writes with a key get 503: the disk is full
 127.0.0.1:8443: edge.pem for a.test, 10.0.0.1 until 2031-01-15T00:00:00Z: 41 day(s) left
 127.0.0.1:8443: old.pem for b.test until 2030-01-15T00:00:00Z: EXPIRED
 127.0.0.1:8443: the previous certificates stay in use: new.pem: holds no certificate

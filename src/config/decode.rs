@@ -122,6 +122,8 @@ fn example(name: &str) -> String {
         "file" | "path" | "cert" | "key" | "ca" => "FILE",
         "certificates" => "[ { cert: edge.pem, key: edge.key } ]",
         "weight" => "5%",
+        "max" | "requests" => "100",
+        "per" => "1s",
         "url" => "http://HOST:PORT/PATH",
         "zone" => "Europe/Malta",
         "until" => "2026-12-01T03:10:00Z",
@@ -247,13 +249,15 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_enum<V: de::Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
         match &self.tree {
             Tree::Scalar { value: Value::String(text), .. } => {
                 visitor.visit_enum(text.as_str().into_deserializer())
             }
+            // In quotes it would be none of them either.
+            Tree::Scalar { value: Value::Number(_), .. } => Err(Fault::Choice(known)),
             _ => Err(Fault::Kind("a text".to_owned())),
         }
     }
@@ -294,6 +298,20 @@ impl<'de> Deserializer<'de> for &'de Node {
 mod tests {
     use super::{super::schema::Labels, *};
     use crate::config::yaml::parse;
+
+    /// The number was to be put in quotes, and was no better there.
+    #[test]
+    fn a_number_in_the_place_of_a_choice_is_told_the_choices() {
+        let node = parse("[ connect, 503 ]", &mut Vec::new()).unwrap();
+        let (path, fault) = decode::<Vec<super::super::schema::RetryOn>>(&node).unwrap_err();
+        let message = fault.message("on", node.child(&path));
+        assert_eq!(message, "`503` is not known; write one of connect, reset, timeout, 5xx");
+    }
+
+    #[test]
+    fn a_missing_number_has_a_number_as_example() {
+        assert_eq!(Fault::MissingField("max").message("max", None), "missing; add `max: 100`");
+    }
 
     #[test]
     fn labels_keep_what_was_written() {

@@ -220,7 +220,7 @@ impl FromStr for KeySource {
     fn from_str(text: &str) -> Result<Self, String> {
         let fault = || {
             format!(
-                "`{text}` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip"
+                "`{text}` names no part of a request; write header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip"
             )
         };
         if text == "client-ip" {

@@ -209,9 +209,15 @@ pub(crate) fn closest<'a>(
 ) -> Option<&'a str> {
     // The time for the distance grows with both lengths.
     let written: String = written.chars().take(64).collect();
+    // The plural of a word in -y is three edits away.
+    let singular = written.strip_suffix("ies").map(|stem| format!("{stem}y"));
+    let edits = |name: &str| {
+        let forms = [Some(&written), singular.as_ref()].into_iter().flatten();
+        forms.map(|form| strsim::osa_distance(form, name)).min().unwrap_or(usize::MAX)
+    };
     known
         .into_iter()
-        .map(|name| (strsim::osa_distance(&written, name), name))
+        .map(|name| (edits(name), name))
         .filter(|(edits, name)| *edits <= 2 && edits * 2 <= name.len())
         .min()
         .map(|(_, name)| name)
@@ -220,6 +226,12 @@ pub(crate) fn closest<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plural_is_taken_for_a_misspelling() {
+        assert_eq!(closest("retries", ["retry", "rules"]), Some("retry"));
+        assert_eq!(closest("series", ["retry", "rules"]), None);
+    }
 
     #[test]
     fn what_a_terminal_obeys_is_escaped() {

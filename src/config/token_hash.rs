@@ -14,7 +14,7 @@ const MIN_SECRET_BYTES: usize = 16;
 pub(super) const PREFIX: &str = "sha256:";
 
 /// The SHA-256 of a token.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{
     actor,
-    schema::{Notice, UtcTime},
+    schema::{Class, Notice, OnReadOnly, Route, UtcTime},
 };
 
 /// What is read-only.
@@ -244,6 +244,34 @@ fn begin(
         }
     });
     wanted.collect()
+}
+
+/// What `notice`, with its `mark`, makes read-only at its time, without that of which somebody has ended the mode early.
+pub fn claimed(notice: &Notice, mark: Option<&Mark>, modes: &Modes) -> Vec<Scope> {
+    if !notice.read_only {
+        return Vec::new();
+    }
+    let mark = mark.filter(|mark| mark.from == notice.from);
+    let is_ended = |scope: &Scope| {
+        mark.is_some_and(|mark| mark.settled.contains(scope)) && !modes.contains_key(scope)
+    };
+    scopes(notice).into_iter().filter(|scope| !is_ended(scope)).collect()
+}
+
+/// Why no read-only mode refuses a request of `route`, as the part of its configuration that says so; `None` if its
+/// writes are refused or held.
+pub fn exempt(route: &Route) -> Option<&'static str> {
+    let reads = |method: &String| Class::of(method) == Class::Read;
+    let methods = &route.matches.methods;
+    match (&route.read_only, route.class) {
+        _ if route.notices => Some("`notices: true`, so Tidegate answers it"),
+        (Some(OnReadOnly::Pass), _) => Some("`read_only: pass`, so its writes go on"),
+        (_, Some(Class::Read)) => Some("`class: read`, so all its requests are reads"),
+        (_, None) if !methods.is_empty() && methods.iter().all(reads) => {
+            Some("only `methods` that read, and no `class: write`")
+        }
+        _ => None,
+    }
 }
 
 /// What `notice` makes read-only.

@@ -46,8 +46,14 @@ pub struct Verified {
 pub enum TokenFault {
     /// There is none.
     Missing,
-    /// It is no token, or too large.
+    /// It is no token.
     Malformed,
+    /// The request has several where one is expected.
+    Doubled,
+    /// It is longer than [`MOST_TOKEN_BYTES`].
+    Large,
+    /// It has extensions (`crit` or `b64`), of which none is known.
+    Extended,
     /// Its algorithm is not one of the configuration.
     Algorithm,
     /// It names no key, and there are several.
@@ -56,8 +62,10 @@ pub enum TokenFault {
     UnknownKey,
     /// It was not signed with the key, or was changed since.
     Signature,
-    /// Its time is over, or it has none.
+    /// Its time is over.
     Expired,
+    /// It says no time at which it ends.
+    Endless,
     /// Its time has not come.
     Early,
     /// Another issuer made it.
@@ -72,14 +80,18 @@ pub enum TokenFault {
 
 impl TokenFault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::Missing,
         Self::Malformed,
+        Self::Doubled,
+        Self::Large,
+        Self::Extended,
         Self::Algorithm,
         Self::UnnamedKey,
         Self::UnknownKey,
         Self::Signature,
         Self::Expired,
+        Self::Endless,
         Self::Early,
         Self::Issuer,
         Self::Audience,
@@ -92,11 +104,15 @@ impl TokenFault {
         match self {
             Self::Missing => "missing",
             Self::Malformed => "malformed",
+            Self::Doubled => "doubled",
+            Self::Large => "oversized",
+            Self::Extended => "extension",
             Self::Algorithm => "algorithm",
             Self::UnnamedKey => "unnamed_key",
             Self::UnknownKey => "unknown_key",
             Self::Signature => "signature",
             Self::Expired => "expired",
+            Self::Endless => "no_expiry",
             Self::Early => "not_yet_valid",
             Self::Issuer => "issuer",
             Self::Audience => "audience",
@@ -152,7 +168,7 @@ impl TokenTerms {
     /// The first fault of the token.
     pub fn verify(&self, token: &[u8], keys: &KeySet, now_s: u64) -> Result<Verified, TokenFault> {
         if token.len() > MOST_TOKEN_BYTES {
-            return Err(TokenFault::Malformed);
+            return Err(TokenFault::Large);
         }
         let token = std::str::from_utf8(token).map_err(|_| TokenFault::Malformed)?;
         let (message, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
@@ -160,7 +176,7 @@ impl TokenTerms {
         let head = decoded(head)?;
         let head = Head::read(&head)?;
         if head.crit.is_some() || head.b64.is_some() {
-            return Err(TokenFault::Malformed);
+            return Err(TokenFault::Extended);
         }
         let algorithm: Algorithm = head.alg.parse().map_err(|_| TokenFault::Algorithm)?;
         if !self.algorithms.contains(&algorithm) {
@@ -190,7 +206,7 @@ impl TokenTerms {
         if !self.audiences.is_empty() && !self.is_for_us(payload.get("aud")) {
             return Err(TokenFault::Audience);
         }
-        let expiry = payload.get("exp").and_then(seconds).ok_or(TokenFault::Expired)?;
+        let expiry = payload.get("exp").and_then(seconds).ok_or(TokenFault::Endless)?;
         let until_s = expiry.saturating_add(self.leeway_s);
         if now_s >= until_s {
             return Err(TokenFault::Expired);

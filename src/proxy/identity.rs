@@ -91,7 +91,7 @@ fn sent<'a>(from: &[KeySource], request: &RequestView<'a>) -> Result<&'a [u8], T
     for source in from {
         // The version might read the other one.
         if request.is_doubled(source) {
-            return Err(TokenFault::Malformed);
+            return Err(TokenFault::Doubled);
         }
         let found = match source {
             KeySource::Header(name) => in_header(name, request),
@@ -146,12 +146,24 @@ fn refuse(
     issuer.keys.note_fault(fault);
     let (status, kind, detail, error) = match fault {
         TokenFault::Missing => (401, "token_missing", "the request needs a token", ""),
-        TokenFault::Malformed => (401, "token", "the token cannot be read", INVALID),
+        TokenFault::Malformed => {
+            (401, "token", "the token is no JWT: three parts in base64url, of JSON", INVALID)
+        }
+        TokenFault::Doubled => {
+            (401, "token", "the request has several tokens; one is expected", INVALID)
+        }
+        TokenFault::Large => (401, "token", "the token is larger than 8 KiB", INVALID),
+        TokenFault::Extended => {
+            (401, "token", "the token has `crit` or `b64`, and no extension is supported", INVALID)
+        }
         TokenFault::Algorithm => (401, "token", "the token's algorithm is not accepted", INVALID),
         TokenFault::UnnamedKey => (401, "token", "the token names no key", INVALID),
         TokenFault::UnknownKey => (401, "token", "the token's key is not known", INVALID),
         TokenFault::Signature => (401, "token", "the token's signature is wrong", INVALID),
         TokenFault::Expired => (401, "token", "the token has expired", INVALID),
+        TokenFault::Endless => {
+            (401, "token", "the token has no `exp` that is a number of seconds", INVALID)
+        }
         TokenFault::Early => (401, "token", "the token is not valid yet", INVALID),
         TokenFault::Issuer => (401, "token", "the token is of another issuer", INVALID),
         TokenFault::Audience => (401, "token", "the token is for another audience", INVALID),

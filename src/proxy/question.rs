@@ -69,7 +69,7 @@ impl Question {
             Ok(Ok(answer)) => {
                 let verdict = Verdict::of(answer.status(), answer.headers(), &authorizer.copy);
                 if verdict == Verdict::Failed {
-                    fail(&authorizer, answer.status().as_str());
+                    fail(&authorizer, &format!("it answered {}", answer.status().as_u16()));
                 }
                 verdict
             }
@@ -124,7 +124,7 @@ pub(super) fn new_client(authorizer: &Authorizer) -> Option<reqwest::Client> {
 pub(super) fn fail(authorizer: &Authorizer, reason: &str) {
     authorizer.state.note(Asked::Failed);
     if let Some(suppressed) = authorizer.state.complaint.due(Instant::now()) {
-        let (name, on_failure) = (&*authorizer.name, authorizer.on_failure);
-        tracing::warn!(authorizer = name, reason, ?on_failure, suppressed, "the authorizer failed");
+        let (name, on_failure) = (&*authorizer.name, authorizer.on_failure.label());
+        tracing::warn!(authorizer = name, reason, on_failure, suppressed, "the authorizer failed");
     }
 }

@@ -29,7 +29,8 @@ use crate::{
 };
 
 /// Statuses of responses made by the proxy; the last place counts all other statuses.
-const UNROUTED: [u16; 12] = [400, 403, 404, 408, 414, 417, 429, 431, 501, 503, 505, 0];
+const UNROUTED: [u16; 17] =
+    [400, 401, 403, 404, 405, 408, 409, 413, 414, 417, 422, 429, 431, 501, 503, 505, 0];
 
 /// State shared by the acceptor, the workers and the controller.
 #[derive(Debug)]
@@ -189,5 +190,23 @@ impl ListenerState {
             LimitKind::OfClient => &self.shed_per_client,
         };
         count.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Refusals of tokens, keys and bodies were all counted as `0`.
+    #[test]
+    fn refusals_of_policies_are_counted_by_their_status() {
+        let cells = WorkerCells::default();
+        let other = || cells.unrouted[UNROUTED.len() - 1].read();
+        for status in [401, 405, 409, 413, 422] {
+            cells.count_unrouted(status);
+        }
+        assert_eq!(other(), 0);
+        cells.count_unrouted(302);
+        assert_eq!(other(), 1);
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn told(problem: Problem, refusal: Option<&Refusal>) -> (Problem, Opt
         kind if kind == LEAVING.kind => RETRY_AFTER,
         _ => refusal.retry_after(SystemTime::now().into()),
     };
-    let fields = refusal.field.clone().into_bytes();
+    let fields = refusal.fields.clone().into_bytes();
     let members = format!("{},\"retry_after\":{retry_after}", refusal.members);
     (Problem { retry_after, ..problem }, Some(Box::new(Extra { fields, members })))
 }

@@ -10,7 +10,7 @@ use crate::{
         units::{Share, Weight},
     },
     health::resolve::Resolved,
-    policy::read_only::Modes,
+    policy::read_only::{Mark, Modes},
     registry::Reads,
     routing::pin::PinMove,
     telemetry::access_log::Sender,
@@ -39,6 +39,8 @@ pub struct RuntimeState {
     pub modes: Modes,
     /// Notices that were set at run time, by name.
     pub notices: BTreeMap<String, schema::Notice>,
+    /// What became of notices so far, by name.
+    pub marks: BTreeMap<String, Mark>,
 }
 
 impl RuntimeState {

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::sources::SnapshotInputs;
 use crate::{
     config::schema::{Notice, UtcTime},
-    policy::read_only::{Mode, Modes, Scope, later, retry_after},
+    policy::read_only::{Mode, Modes, Scope, claimed, later, retry_after},
     registry::{Registry, ServiceState},
 };
 
@@ -33,8 +33,9 @@ pub struct Refusal {
     pub until: Option<UtcTime>,
     /// Members of the problem document, each with a comma before it.
     pub members: String,
-    /// The header field that says so, with its end.
-    pub field: String,
+    /// The header fields that say so, each a line with its end: `Tidegate-Read-Only`, and `Tidegate-Notice` if a notice
+    /// has switched the mode on.
+    pub fields: String,
     /// `Retry-After` while the end is unknown.
     otherwise: Duration,
     /// Counts it.
@@ -52,7 +53,8 @@ struct Announced {
 /// All notices and modes, for those who ask for them.
 #[derive(Debug, Default)]
 pub struct Notices {
-    /// Notices of the file and of run time, by name; those that begin first at the front.
+    /// Notices of the file and of run time, by name; those that begin first at the front. One whose mode was ended
+    /// early is not read-only here.
     pub list: Vec<(String, Notice)>,
     /// Modes in force.
     pub modes: Modes,
@@ -67,7 +69,10 @@ impl Notices {
         let mut all: BTreeMap<&String, &Notice> = sources.decided.notices.iter().collect();
         // Those of the file come first.
         all.extend(&sources.config.notices);
-        let list = all.into_iter().map(|(name, notice)| (name.clone(), notice.clone()));
+        let list = all.into_iter().map(|(name, notice)| {
+            let read_only = !claims(name, notice, sources).is_empty();
+            (name.clone(), Notice { read_only, ..notice.clone() })
+        });
         let mut list: Vec<_> = list.collect();
         list.sort_by_key(|(_, notice)| notice.from);
         let modes = sources.decided.modes.clone();
@@ -123,7 +128,13 @@ impl Standing {
         let standing = Self {
             all: all.map(refusal),
             routes: own.collect(),
-            announced: told.map(|(name, notice)| Announced::new(name, notice)).collect(),
+            announced: told
+                .map(|(of, notice)| {
+                    let claims = claims(of, notice, sources);
+                    let own = |scope: &Scope| scope.names().0.is_none_or(|service| service == name);
+                    Announced::new(of, notice, claims.iter().any(own))
+                })
+                .collect(),
         };
         let is_empty = standing.all.is_none() && standing.routes.is_empty();
         (!is_empty || !standing.announced.is_empty()).then(|| Box::new(standing))
@@ -174,12 +185,15 @@ impl Refusal {
             let (name, text) = (json!(name), json!(notice.text));
             members += &format!(",\"notice\":{name},\"text\":{text}");
         }
-        let field = match until {
+        let mut fields = match until {
             Some(until) => format!("Tidegate-Read-Only: ?1; until=\"{until}\"\r\n"),
             None => "Tidegate-Read-Only: ?1\r\n".to_owned(),
         };
+        if let Some((name, notice)) = notice {
+            fields += &line(name, notice, true);
+        }
         let otherwise = sources.config.read_only.retry_after;
-        Self { until: *until, members, field, otherwise, state: registry.service(service) }
+        Self { until: *until, members, fields, otherwise, state: registry.service(service) }
     }
 
     /// `Retry-After` at `now`, in seconds.
@@ -189,16 +203,26 @@ impl Refusal {
 }
 
 impl Announced {
-    fn new(name: &str, notice: &Notice) -> Self {
+    /// The notice `name` in responses of a service whose writes it refuses or not.
+    fn new(name: &str, notice: &Notice, refuses: bool) -> Self {
         let ahead = u64::try_from(notice.announce.as_millis()).unwrap_or(u64::MAX);
         let since = UtcTime::from_unix_ms(notice.from.unix_ms().saturating_sub(ahead));
-        let Notice { from, until, .. } = notice;
-        let kind = notice.kind.label();
-        let writes = if notice.read_only { "; read-only" } else { "" };
-        // Names are checked, so nothing needs escaping.
-        let line = format!(
-            "Tidegate-Notice: {kind}; name=\"{name}\"; from=\"{from}\"; until=\"{until}\"{writes}\r\n"
-        );
-        Self { since, until: *until, line: line.into() }
+        Self { since, until: notice.until, line: line(name, notice, refuses).into() }
     }
+}
+
+/// The header field of a notice, with its end.
+fn line(name: &str, notice: &Notice, refuses: bool) -> String {
+    let Notice { from, until, .. } = notice;
+    let kind = notice.kind.label();
+    let writes = if refuses { "; read-only" } else { "" };
+    // Names are checked, so nothing needs escaping.
+    format!(
+        "Tidegate-Notice: {kind}; name=\"{name}\"; from=\"{from}\"; until=\"{until}\"{writes}\r\n"
+    )
+}
+
+/// What the notice `name` makes read-only.
+fn claims(name: &str, notice: &Notice, sources: SnapshotInputs<'_>) -> Vec<Scope> {
+    claimed(notice, sources.decided.marks.get(name), &sources.decided.modes)
 }

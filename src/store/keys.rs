@@ -257,7 +257,9 @@ impl Keeper {
             return Ok(rows);
         }
         if let Some(left) = self.carry_at.and_then(|at| at.checked_duration_since(Instant::now())) {
-            return Err(StoreError::Refused(format!("the next attempt is in {left:?}")));
+            let left = left.as_secs() + 1;
+            let why = format!("the file was removed or replaced; it is tried again in {left} s");
+            return Err(StoreError::Refused(why));
         }
         self.carry_at = Some(Instant::now() + RETRY_AFTER);
         former.step_aside();

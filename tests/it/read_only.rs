@@ -205,6 +205,26 @@ fn a_service_or_a_route_can_be_read_only_alone() {
     assert_eq!(statuses(), [200, 200, 200]);
 }
 
+/// The mode was reported as in force, and the writes of the route went on.
+#[test]
+fn a_route_of_which_no_mode_refuses_anything_cannot_be_made_read_only() {
+    let stage = Stage::new(|builder| {
+        let builder = builder.route("match: { path: /hook }, name: hook, read_only: pass");
+        builder.route("match: { path: /reports }, name: reports, class: read")
+    });
+    for (route, why) in [("hook", "`read_only: pass`"), ("reports", "`class: read`")] {
+        let asked = json!({ "mode": "read-only", "route": route });
+        let refused = stage.ask("PUT", "/v1/mode", &asked);
+        assert_eq!((refused.status, &refused.json()["field"]), (422, &json!("route")), "{route}");
+        assert!(refused.text().contains(why), "{}", refused.text());
+        assert_eq!(stage.mode(&json!({ "mode": "normal", "route": route }))["changed"], false);
+    }
+    let warning = stage.read_only()["warning"].clone();
+    let warning = warning.as_str().expect("all routes are exempt");
+    assert!(warning.contains("REFUSES NOTHING"), "{warning}");
+    assert_eq!(stage.get("/v1/mode")["read_only"][0]["warning"], warning);
+}
+
 #[test]
 fn a_change_that_cannot_be_meant_is_refused_and_a_dry_run_changes_nothing() {
     let stage = Stage::new(|builder| builder);

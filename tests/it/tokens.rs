@@ -39,6 +39,11 @@ fn ask(client: &mut Client, path: &str, authorization: &str) -> (u16, String) {
     (answer.status, kind)
 }
 
+/// Why the request was refused, as its client is told.
+fn detail(answer: &crate::support::Answer) -> String {
+    answer.json()["detail"].as_str().expect("a text").to_owned()
+}
+
 fn metric(proxy: &Proxy, line: &str) -> f64 {
     let page = proxy.admin().get("/metrics").host("localhost").send();
     let found = page.text().lines().find_map(|l| l.strip_prefix(line));
@@ -75,7 +80,11 @@ fn a_route_serves_only_those_with_a_token_and_says_nothing_of_it() {
     }
     let token = issuer.bearer("ada");
     let twice = client.get("/bets/1").header("Authorization", &token);
-    assert_eq!(twice.header("Authorization", &issuer.bearer("bob")).send().status, 401);
+    let twice = twice.header("Authorization", &issuer.bearer("bob")).send();
+    assert!(twice.status == 401 && detail(&twice).contains("several tokens"), "{}", twice.text());
+    let endless = format!("Bearer {}", issuer.token("ada", json!({ "exp": null })));
+    let endless = client.get("/bets/1").header("Authorization", &endless).send();
+    assert!(endless.status == 401 && detail(&endless).contains("no `exp`"), "{}", endless.text());
     assert_eq!(ask(&mut client, "/games", "Bearer x").0, 200, "another route");
     assert_eq!(origin.requests(), 2);
     let refused = |reason| {

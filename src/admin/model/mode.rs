@@ -54,6 +54,12 @@ pub struct ModeAnswer {
     pub changed: bool,
     /// Writes that were sent before, and have not ended.
     pub writes_in_flight: u64,
+    /// Notices in force whose read-only mode this change has ended; each of them goes on until it is over or taken back.
+    #[serde(default)]
+    pub notices: Vec<String>,
+    /// What is wrong with the mode: it refuses nothing; null if nothing is.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// Whether nothing was changed because only a preview was asked for.
     pub dry_run: bool,
 }
@@ -129,6 +135,9 @@ pub struct Notice {
     /// The notice.
     #[serde(flatten)]
     pub notice: schema::Notice,
+    /// Whether its read-only mode was ended early everywhere, so that it refuses no write any more.
+    #[serde(default)]
+    pub ended_early: bool,
     /// The shortest lead time whose message each receiver has taken, in seconds.
     pub told: std::collections::BTreeMap<String, u64>,
 }

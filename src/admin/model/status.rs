@@ -13,6 +13,7 @@ use crate::{
         controller::{Checked, JournalState, Reloads, StandIn, StandIns},
     },
     proxy::ListenerState,
+    registry::KeyTrouble,
     telemetry::rfc3339,
     tls::{Expiry, TlsListener},
 };
@@ -55,8 +56,25 @@ pub struct Status {
     /// The journal; null if there is none, so that weights and ejections set at run time live as long
     /// as the process.
     pub journal: Option<Journal>,
+    /// Why idempotency keys cannot be written, so that writes with a key are refused; null if they can be.
+    pub idempotency_failing: Option<KeysFailing>,
     /// Takeovers from and by another process.
     pub takeover: Takeover,
+}
+
+/// Why idempotency keys cannot be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeysFailing {
+    /// Since when, as RFC 3339 in UTC.
+    pub since: String,
+    /// One line.
+    pub message: String,
+}
+
+impl From<KeyTrouble> for KeysFailing {
+    fn from(KeyTrouble { since, reason }: KeyTrouble) -> Self {
+        Self { since: humantime::format_rfc3339_seconds(since).to_string(), message: reason }
+    }
 }
 
 /// The journal.

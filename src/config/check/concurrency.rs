@@ -64,7 +64,7 @@ fn adaptive(written: &Adaptive, max: u32, above: &FieldPath, found: &mut Vec<Fin
                 path.key(key),
                 "0 would refuse every request; write at least 1",
             ));
-        } else if value.is_some_and(|value| value > max) {
+        } else if max > 0 && value.is_some_and(|value| value > max) {
             let message = format!("more than `max`; write at most {max}");
             found.push(Finding::new(path.key(key), message).and(above.key("max")));
         }
@@ -127,6 +127,7 @@ mod tests {
         for (limit, place, says) in [
             ("", "concurrency", "max"),
             ("max: 0", "concurrency.max", "1000000"),
+            ("max: 0, adaptive: { initial: 5 }", "concurrency.max", "1000000"),
             ("max: 1, queue: 100001", "concurrency.queue", "100000"),
             ("max: 1, queue_timeout: 61s", "queue_timeout", "1m"),
             ("max: 1, reserve: 41%", "reserve", "40%"),

@@ -21,6 +21,11 @@ pub(super) fn warn(config: &Config, found: &mut Vec<Finding>) {
                 "tokens that the issuer made for other applications pass; write `audience`";
             found.push(Finding::of_name(path.clone(), message));
         }
+        if !jwt.is_fetched() && jwt.has_own_refresh() {
+            let message =
+                "it has no effect on a file, which is read again when it changes; leave it out";
+            found.push(Finding::of_name(path.key("refresh"), message));
+        }
         if is_readable(&jwt.jwks) {
             let message = "whoever is between here and there can put keys of their own in, and then sign tokens; write \
                            https://";

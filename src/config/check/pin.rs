@@ -274,7 +274,7 @@ routes: [ {{ service: a, match: {{ path: '/rounds/{{round}}' }} }}, {{ service: 
         assert_problems(
             "key: 'claims:sub'",
             "\
-5:18: services.a.pin.key: `claims:sub` is not a cohort key; write header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip",
+5:18: services.a.pin.key: `claims:sub` names no part of a request; write header:NAME, cookie:NAME, query:NAME, path:NAME, claim:NAME or client-ip",
         );
         assert_problems(
             "key: client-ip, begin: { methods: [ post ], answer: { header: 'x y' } }, end: {}, idle: 3h, limit: 500ms, most: 0",

@@ -271,6 +271,22 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_for_the_keys_of_a_file_is_doubtful() {
+        let told = |jwks: &str, refresh: &str| {
+            let jwt = format!(
+                "jwt: {{ players: {{ jwks: '{jwks}', algorithms: [ RS256 ], issuer: a, audience: b{refresh} }} }}"
+            );
+            let told =
+                told(GOOD, &format!("[ {{ service: s, auth: {{ jwt: players }} }} ]\n{jwt}"));
+            told.into_iter().filter(|told| told.contains("refresh")).collect::<Vec<_>>()
+        };
+        let [only] = &*told("keys.json", ", refresh: 1m") else { panic!("one warning") };
+        assert!(only.contains("jwt.players.refresh: it has no effect on a file"), "{only}");
+        assert_eq!(told("keys.json", ""), [""; 0]);
+        assert_eq!(told("https://id.example/jwks", ", refresh: 1m"), [""; 0]);
+    }
+
+    #[test]
     fn a_fence_without_a_journal_is_doubtful_since_its_epoch_may_fall_over_a_restart() {
         let service = GOOD.replace("baseline: v1,", "baseline: v1, fence: {},");
         let [only] = &*told(&service, "[ { service: s } ]") else { panic!("one warning") };

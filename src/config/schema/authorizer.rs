@@ -64,6 +64,16 @@ pub enum OnFailure {
     Open,
 }
 
+impl OnFailure {
+    /// Its name in a configuration.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+        }
+    }
+}
+
 fn default_timeout() -> Duration {
     Duration::from_millis(500)
 }

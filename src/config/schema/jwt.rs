@@ -85,6 +85,11 @@ pub struct Auth {
 }
 
 impl Jwt {
+    /// Whether `refresh` is written, as another time than the default.
+    pub fn has_own_refresh(&self) -> bool {
+        self.refresh != default_refresh()
+    }
+
     /// Whether its keys are fetched from a URL.
     pub fn is_fetched(&self) -> bool {
         is_url(&self.jwks)

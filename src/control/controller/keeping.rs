@@ -17,6 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{
     ChangeHead, Controller,
+    money::works_again,
     splits::{Splits, splits, tell_moved},
 };
 use crate::{
@@ -568,9 +569,7 @@ impl Controller {
         let event = match (before, failing) {
             (None, Some(failing)) => Some((EventKind::JournalFailing, failing.reason)),
             (Some(before), None) => {
-                let lasted = before.since.elapsed().unwrap_or_default();
-                let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
-                let reason = format!("it is written again after {lasted}: {}", before.reason);
+                let reason = works_again("the journal is", before.since, SystemTime::now());
                 Some((EventKind::JournalWorks, reason))
             }
             _ => None,

@@ -1,4 +1,4 @@
-//! Read-only modes of what a file does not have.
+//! Read-only modes of what a file does not have, or of which no mode refuses anything.
 //!
 //! Somebody who makes a route read-only, say for a migration, relies on that until the mode ends. So a file that is read
 //! again without the route is refused. A process that starts with such a file has no file to continue with: there the
@@ -6,10 +6,16 @@
 
 use super::{Controller, Rejected};
 use crate::{
-    config::{Config, schema::UtcTime},
+    config::{
+        Config,
+        schema::{Route, UtcTime},
+    },
     control::state::{Change, ControlState},
-    policy::read_only::{Mode, Scope, is_read_only},
+    policy::read_only::{Mode, Scope, exempt, is_read_only},
 };
+
+/// Most routes that a warning names.
+const MOST_NAMED: usize = 3;
 
 impl Controller {
     /// Refuses the file `new` if it no longer has what is read-only.
@@ -25,7 +31,7 @@ impl Controller {
         }
     }
 
-    /// What is wrong with a mode in force, as a sentence: the file does not have what it is about.
+    /// What is wrong with a mode in force, as a sentence: the file does not have what it is about, or all of it is exempt.
     pub fn mode_warning(&self, scope: &Scope, mode: &Mode) -> Option<String> {
         warning(&self.config, scope, mode)
     }
@@ -55,7 +61,7 @@ fn has(config: &Config, scope: &Scope) -> bool {
 
 fn warning(config: &Config, scope: &Scope, mode: &Mode) -> Option<String> {
     if has(config, scope) {
-        return None;
+        return refuses_nothing(config, scope);
     }
     let told = scope.told();
     let stands_for = match scope {
@@ -75,6 +81,31 @@ fn warning(config: &Config, scope: &Scope, mode: &Mode) -> Option<String> {
     })
 }
 
+/// That none of the routes of `scope` has a write that is refused, and why.
+fn refuses_nothing(config: &Config, scope: &Scope) -> Option<String> {
+    let is_own = |route: &&Route| match scope {
+        Scope::Process => true,
+        Scope::Service(service) => route.service == *service,
+        Scope::Route(label) => route.label() == label.as_str(),
+    };
+    let routes = config.routes.iter().filter(is_own);
+    let each =
+        routes.map(|route| exempt(route).map(|why| format!("`{}` has {why}", route.label())));
+    let each: Vec<String> = each.collect::<Option<_>>()?;
+    let told = scope.told();
+    let more = each.len().saturating_sub(MOST_NAMED);
+    Some(match each.get(..MOST_NAMED).unwrap_or(&each) {
+        [] => format!("{told} is read-only, and no route leads there: THE MODE REFUSES NOTHING"),
+        named => {
+            let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+            let named = named.join("; ");
+            format!(
+                "THE MODE of {told} REFUSES NOTHING, since all routes are exempt: {named}{more}"
+            )
+        }
+    })
+}
+
 /// The command that ends the mode of `scope`.
 pub(super) fn ending(scope: &Scope) -> String {
     match scope {
@@ -88,6 +119,27 @@ pub(super) fn ending(scope: &Scope) -> String {
 mod tests {
     use super::*;
     use crate::config::parse;
+
+    /// Such a mode was reported as a success, and refused nothing.
+    #[test]
+    fn a_mode_of_which_all_routes_are_exempt_says_that_it_refuses_nothing() {
+        let config = |more: &str| {
+            parse(&format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\n\
+                 services: {{ wallet: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n\
+                 routes: [ {{ service: wallet, name: hook, match: {{ path: /hook }}, read_only: pass }}{more} ]\n"
+            ))
+            .expect("a good file")
+        };
+        let wallet = Scope::Service("wallet".to_owned());
+        for scope in [Scope::Process, wallet.clone(), Scope::Route("hook".to_owned())] {
+            let warning = refuses_nothing(&config(""), &scope).expect("a warning");
+            assert!(warning.contains("`hook` has `read_only: pass`"), "{warning}");
+        }
+        let more = config(", { service: wallet, name: rest }");
+        assert_eq!(refuses_nothing(&more, &wallet), None);
+        assert!(refuses_nothing(&more, &Scope::Route("hook".to_owned())).is_some());
+    }
 
     #[test]
     fn a_mode_of_what_is_not_in_the_file_says_what_is_refused_instead() {

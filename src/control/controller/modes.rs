@@ -22,7 +22,7 @@ use crate::{
     },
     policy::{
         class::Class,
-        read_only::{Mode, Over, Planned, Scope, Settled, Step, due, in_force},
+        read_only::{Mode, Over, Planned, Scope, Settled, Step, due, exempt, in_force},
     },
     registry::HoldState,
     snapshot::Snapshot,
@@ -58,6 +58,8 @@ pub struct ModeChanged {
     pub before: Option<Mode>,
     /// The mode afterwards.
     pub after: Option<Mode>,
+    /// Notices that are in force, and do not make it read-only any more.
+    pub settled: Settled,
 }
 
 /// A change of a notice that is set at run time, as requested.
@@ -172,6 +174,9 @@ impl Controller {
         if before.is_none() {
             self.known_scope(scope)?;
         }
+        if mode.is_some() {
+            self.refuse_exempt(scope)?;
+        }
         let now = UtcTime::from(at);
         let after = mode.as_ref().map(|asked| {
             let known = before.as_ref();
@@ -191,8 +196,9 @@ impl Controller {
             return Err(Rejected::ModeIsOver { until: until.to_string(), now: now.to_string() });
         }
         let settled = in_force(scope, &self.notices(), now);
-        let change = Change::ModeSet { scope: scope.clone(), mode: after.clone(), settled };
-        Ok((self.prepare(change)?, ModeChanged { generation, before, after }))
+        let mode = after.clone();
+        let change = Change::ModeSet { scope: scope.clone(), mode, settled: settled.clone() };
+        Ok((self.prepare(change)?, ModeChanged { generation, before, after, settled }))
     }
 
     /// The service of a route, from the file or, if that has lost the route, from the mode before.
@@ -221,6 +227,16 @@ impl Controller {
                     }
                 }
             }
+        }
+    }
+
+    /// Refuses to make a route read-only of which no mode refuses anything.
+    fn refuse_exempt(&self, scope: &Scope) -> Result<(), Rejected> {
+        let Scope::Route(label) = scope else { return Ok(()) };
+        let route = self.config.routes.iter().find(|known| known.label() == label.as_str());
+        match route.and_then(exempt) {
+            Some(why) => Err(Rejected::NothingToRefuse { route: label.clone(), why }),
+            None => Ok(()),
         }
     }
 

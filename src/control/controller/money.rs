@@ -77,6 +77,19 @@ impl Controller {
     }
 }
 
+/// That what could not be written since `since` is written again at `now`; `subject` is with its verb. The fault is over,
+/// so it is not repeated.
+pub(super) fn works_again(subject: &str, since: SystemTime, now: SystemTime) -> String {
+    let seconds = now.duration_since(since).unwrap_or_default().as_secs();
+    match seconds {
+        0 => format!("{subject} written again, after less than a second"),
+        _ => {
+            let lasted = humantime::format_duration(Duration::from_secs(seconds));
+            format!("{subject} written again, after {lasted}")
+        }
+    }
+}
+
 /// The events from one look to the next, with their reasons.
 fn news(before: &Found, found: &Found, now: SystemTime) -> Vec<(EventKind, String)> {
     let mut news = Vec::new();
@@ -87,9 +100,7 @@ fn news(before: &Found, found: &Found, now: SystemTime) -> Vec<(EventKind, Strin
     match (&before.trouble, &found.trouble) {
         (None, Some(trouble)) => news.push((EventKind::IdempotencyFailing, trouble.reason.clone())),
         (Some(before), None) => {
-            let lasted = now.duration_since(before.since).unwrap_or_default();
-            let lasted = humantime::format_duration(Duration::from_secs(lasted.as_secs()));
-            let reason = format!("keys are written again after {lasted}: {}", before.reason);
+            let reason = works_again("idempotency keys are", before.since, now);
             news.push((EventKind::IdempotencyWorks, reason));
         }
         _ => {}
@@ -260,6 +271,20 @@ mod tests {
         assert_eq!(why(&file("b", player, keyed, "bet")).len(), 1);
         let again = registry.keys("a", "bet");
         assert_eq!(again.len(), 1, "taken out and put back");
+    }
+
+    /// The event that a fault is over ended with the fault, and said `after 0s`.
+    #[test]
+    fn what_works_again_is_told_without_the_fault() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let told = |since, now| works_again("the journal is", at(since), at(now));
+        assert_eq!(told(1, 62), "the journal is written again, after 1m 1s");
+        assert_eq!(told(1, 1), "the journal is written again, after less than a second");
+        assert_eq!(told(2, 1), "the journal is written again, after less than a second");
+        let trouble = KeyTrouble { since: at(1), reason: "the disk is full".to_owned() };
+        let found = |trouble| Found { trouble, ..Found::default() };
+        let news = news(&found(Some(trouble)), &found(None), at(62));
+        assert_eq!(news[0].1, "idempotency keys are written again, after 1m 1s");
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl Controller {
             modes: state.read_only().modes.clone(),
             notices: state.read_only().notices.clone(),
             reads: self.reads_under(config),
+            marks: state.read_only().marks.clone(),
             ..RuntimeState::default()
         };
         decided.begin_epochs(&old, config, &ahead);

@@ -68,6 +68,17 @@ pub enum Rejected {
         /// Labels of routes.
         known: String,
     },
+    /// A route of which no mode refuses anything.
+    #[error(
+        "route `{route}` has {why}: a read-only mode would refuse nothing there; change that in the file first, or make \
+         the service read-only for its other routes"
+    )]
+    NothingToRefuse {
+        /// The route.
+        route: String,
+        /// What of its configuration says so.
+        why: &'static str,
+    },
     /// A file without something that is read-only.
     #[error(
         "{} is read-only, and this file no longer has it, so its writes would go on: end the mode first, with {}, or keep \

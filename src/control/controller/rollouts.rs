@@ -45,7 +45,7 @@ use crate::{
         undo::{Undo, is_same_split},
     },
     incident::Sums,
-    rollout::{self, Action, Event, GateReply, ITSELF, Refused, Rollout, Weights},
+    rollout::{self, Action, Event, GateReply, ITSELF, Phase, Refused, Rollout, Weights},
     snapshot::weights_in_force,
     store::Actor,
 };

@@ -290,3 +290,43 @@ proptest! {
         }
     }
 }
+
+/// A notice whose mode was ended early said until its end that writes were refused.
+#[test]
+fn a_notice_claims_nothing_where_its_mode_was_ended_early() {
+    let planned = notice(10, 20, Some(&["bonus", "wallet"]));
+    let wallet = Scope::Service("wallet".to_owned());
+    let both = vec![Scope::Service("bonus".to_owned()), wallet.clone()];
+    let mark = Mark { from: at(10), settled: [wallet.clone()].into(), ..Mark::default() };
+    assert_eq!(claimed(&planned, None, &Modes::new()), both);
+    assert_eq!(claimed(&planned, Some(&mark), &Modes::new()), both[..1]);
+    let modes = [(wallet, mode(None))].into();
+    assert_eq!(claimed(&planned, Some(&mark), &modes), both, "somebody has set another mode");
+    let moved = Mark { from: at(9), ..mark };
+    assert_eq!(claimed(&planned, Some(&moved), &Modes::new()), both, "it begins anew");
+    let told = Notice { read_only: false, ..planned };
+    assert_eq!(claimed(&told, None, &Modes::new()), []);
+}
+
+#[test]
+fn a_route_is_exempt_if_none_of_its_requests_is_a_write_that_is_refused() {
+    for (more, why) in [
+        ("", None),
+        (", class: write, match: { methods: [ GET ] }", None),
+        (", match: { methods: [ GET, POST ] }", None),
+        (", read_only: { hold: { queue: 5 } }", None),
+        (", read_only: pass", Some("`read_only: pass`")),
+        (", class: read", Some("`class: read`")),
+        (", match: { methods: [ GET, HEAD ] }", Some("`methods`")),
+        (", notices: true", Some("`notices: true`")),
+    ] {
+        let config = crate::config::parse(&format!(
+            "listen: [ {{ address: 127.0.0.1:0 }} ]\n\
+             services: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ 127.0.0.1:1 ] }} }} }} }}\n\
+             routes: [ {{ service: a{more} }} ]\n"
+        ));
+        let found = exempt(&config.expect("a good file").routes[0]);
+        assert_eq!(found.is_some(), why.is_some(), "{more}: {found:?}");
+        assert!(found.zip(why).is_none_or(|(found, why)| found.contains(why)), "{more}: {found:?}");
+    }
+}

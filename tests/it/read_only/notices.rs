@@ -221,3 +221,21 @@ fn receivers_are_told_once_per_lead_time_also_over_restarts() {
     let id = format!("schema/{}/7200", notice["from"].as_str().expect("a time"));
     assert_eq!(messages[0]["id"], id);
 }
+
+/// The mode was ended, and the notice went on saying that writes are refused.
+#[test]
+fn a_notice_whose_mode_was_ended_early_no_longer_says_read_only() {
+    let stage = Stage::new(with_document);
+    let notice = json!({ "from": from_now(-1.0), "until": from_now(600.0), "read_only": true });
+    assert_eq!(stage.ask("PUT", "/v1/notices/schema", &notice).status, 200);
+    let refused = stage.write("/bets");
+    let told = |answer: &Answer| answer.field("tidegate-notice").expect("a field").to_owned();
+    assert!(refused.status == 503 && told(&refused).ends_with("; read-only"), "{refused:?}");
+    assert!(told(&refused).starts_with("maintenance; name=\"schema\""), "{refused:?}");
+    assert_eq!(stage.normal()["notices"], json!(["schema"]));
+    let accepted = stage.write("/bets");
+    assert!(accepted.status == 200 && !told(&accepted).contains("read-only"), "{accepted:?}");
+    let document = stage.proxy().get("/notices.json").json();
+    assert_eq!(document["notices"][0]["read_only"], false);
+    assert_eq!(stage.get("/v1/notices")["notices"][0]["ended_early"], true);
+}
