@@ -152,12 +152,13 @@ fn a_comparison_by_other_limits_begins_anew() {
     stage.ask(40);
     eventually("it is judged", || stage.evidence().1 >= Some(40));
     let text = std::fs::read_to_string(&stage.process.file).expect("a file");
-    // The old process does not read it.
     let other = text.replace("errors: {}", "errors: { absolute: 3% }");
     assert_ne!(text, other);
     stage.process.write(&other);
     stage.upgrade();
     eventually("the new process judges", || stage.evidence().1.is_some());
     assert_eq!(stage.evidence().1, Some(0));
-    assert!(stage.process.log().contains("begin anew"), "{}", stage.process.log());
+    // A slow upgrade leaves the old process time to read the file itself.
+    let log = stage.process.log();
+    assert!(log.contains("begin anew") || log.contains("configuration taken over"), "{log}");
 }

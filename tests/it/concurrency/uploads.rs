@@ -67,6 +67,7 @@ fn a_stream_without_a_length_takes_its_place_at_its_end() {
     let (answer, mut stream) = http2.run(http2.open(request("POST", "/")));
     http2.run(send_all(&mut stream, b"par"));
     assert_eq!(proxy.connect().post("/", b"other").send().text(), "other");
+    eventually("its place is free", || state(&proxy).in_flight() == 0);
     stream.send_data("ted".into(), true).expect("an open stream");
     let reply = http2.run(crate::support::http2::reply(answer)).expect("an answer");
     assert_eq!((reply.status, &reply.body[..]), (200, &b"parted"[..]));
