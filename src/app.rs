@@ -45,7 +45,7 @@ const SAMPLE_BATCHES: usize = 256;
 
 /// How long a drain keeps an idle connection open for a request that may be on its way; at most half of the
 /// deadline. A busy client then gets its close notice with a response, and a restart is not delayed noticeably.
-const IDLE_GRACE: Duration = Duration::from_secs(1);
+pub const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long callers of the admin endpoint may take to read their last responses.
 const LAST_CALLS: Duration = Duration::from_secs(1);

@@ -27,7 +27,7 @@ use super::{
     replace::{Origin, Replacing},
 };
 use crate::{
-    app::{App, Ended, StartError},
+    app::{App, Ended, IDLE_GRACE, StartError},
     config::blame,
     takeover::{self, Handed, InheritedSockets, LetGo, Offered, Predecessor, TakeoverSocket},
     telemetry::log,
@@ -36,6 +36,9 @@ use crate::{
 /// A repeated signal within this time counts as one: a service manager and the shell that it runs
 /// may both send it.
 const SAME: Duration = Duration::from_secs(1);
+
+/// How long the process before this one may answer requests on connections that were idle at the takeover.
+const BESIDE: Duration = IDLE_GRACE.saturating_add(Duration::from_millis(250));
 
 /// Serves with the `file` until a signal, or until another process takes over. Takes over from the
 /// process that started it, or from the one that listens at `takeover`.
@@ -165,10 +168,15 @@ impl Process {
             return Err(takeover::Error::Failed(reason));
         }
         predecessor.serving()?;
-        self.app.observatory().controller().take_back();
-        self.app.observatory().controller().record_started();
+        {
+            let mut controller = self.app.observatory().controller();
+            controller.serves_beside(Instant::now() + BESIDE);
+            controller.take_back();
+            controller.record_started();
+        }
         self.open();
         predecessor.await_release();
+        self.app.observatory().controller().serves_beside(Instant::now() + BESIDE);
         Ok(())
     }
 

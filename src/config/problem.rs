@@ -211,9 +211,9 @@ pub(crate) fn closest<'a>(
     let written: String = written.chars().take(64).collect();
     // The plural of a word in -y is three edits away.
     let singular = written.strip_suffix("ies").map(|stem| format!("{stem}y"));
-    let edits = |name: &str| {
-        let forms = [Some(&written), singular.as_ref()].into_iter().flatten();
-        forms.map(|form| strsim::osa_distance(form, name)).min().unwrap_or(usize::MAX)
+    let edits = |name: &str| match singular.as_deref() == Some(name) {
+        true => 0,
+        false => strsim::osa_distance(&written, name),
     };
     known
         .into_iter()

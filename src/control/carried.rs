@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use indexmap::IndexMap;
@@ -242,6 +242,8 @@ pub struct Replacement {
     pub from_pid: Option<u32>,
     /// The processes before this one that may still have requests in flight, the last one at the end.
     pub earlier: Vec<Earlier>,
+    /// Until when the process before may answer on idle connections that it still has, by the split of the takeover.
+    pub beside_until: Option<Instant>,
     /// When and why the last takeover by another process failed; `None` if none failed.
     pub last_error: Option<(SystemTime, String)>,
 }

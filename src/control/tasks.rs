@@ -31,6 +31,9 @@ const WAITING_BATCHES: usize = 256;
 /// How long a change waits for workers to acknowledge it.
 const ACKNOWLEDGED: Duration = Duration::from_secs(1);
 
+/// Interval of looks at a process before this one.
+const LOOK_BESIDE: Duration = Duration::from_millis(20);
+
 /// Interval of the attempts to drop old snapshots, while there are any.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
@@ -100,7 +103,8 @@ impl ControlPlane {
     }
 
     /// Waits until each worker plans requests by `generation`, so that every request planned by an older
-    /// snapshot is counted as in flight. It does not wait for a worker that is busy for long: there, too, a
+    /// snapshot is counted as in flight, and until a process before this one has closed its idle connections, which it
+    /// would serve by the split of the takeover. It does not wait for a worker that is busy for long: there, too, a
     /// later request is assigned by the new snapshot.
     pub async fn in_force(&self, generation: u64) {
         let shared = Arc::clone(self.controller().shared());
@@ -110,6 +114,9 @@ impl ControlPlane {
                 acknowledged = shared.barrier.acknowledged(),
                 "a worker has not acknowledged the change yet"
             );
+        }
+        while self.controller().is_beside() {
+            tokio::time::sleep(LOOK_BESIDE).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! State that is handed over between processes at a takeover.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::{
     Controller, Dropped, fencing::told, leavers, reload::what_a_file_ends, served::without_versions,
@@ -21,6 +21,18 @@ impl Controller {
     /// Whether this process took over from another one, and whether a takeover from it failed.
     pub fn replacement(&self) -> &Replacement {
         &self.replacement
+    }
+
+    /// Notes that the process before keeps idle connections until `until`: a request that comes on one is served by its
+    /// split.
+    pub fn serves_beside(&mut self, until: Instant) {
+        self.replacement.beside_until = Some(until);
+    }
+
+    /// Whether the process before may still serve a request that begins now.
+    pub(in crate::control) fn is_beside(&self) -> bool {
+        let until = self.replacement.beside_until.filter(|until| *until > Instant::now());
+        until.is_some() && !self.earlier_processes().is_empty()
     }
 
     /// As [`Controller::replacement`], to be changed.
