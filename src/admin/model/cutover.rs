@@ -53,7 +53,7 @@ pub struct CutoverAnswer {
     /// Whether writes were held, or would be.
     #[serde(default)]
     pub fenced: bool,
-    /// Writes that were held, and then began on the new version.
+    /// Writes that were held until it was their turn, also if a read-only mode that began meanwhile refused them then.
     #[serde(default)]
     pub writes_held: u64,
     /// Writes that got 503 because too many were held.
