@@ -1,6 +1,6 @@
 //! Modes and notices that outlive their process.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 use rustix::process::Signal;
 
@@ -26,6 +26,8 @@ impl Program {
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+        // It is bound last.
+        eventually("the admin endpoint is there", || TcpStream::connect(self.admin).is_ok());
         ask(&mut Client::connect(self.admin), method, path, body)
     }
 
@@ -111,6 +113,7 @@ fn a_takeover_goes_on_read_only_and_answers_those_who_wait() {
     let answer = client.answer();
     assert_eq!((answer.status, answer.kind()), (503, "read_only_moved".to_owned()));
     eventually("the new process serves", || process.pids().len() == 2);
+    eventually("so does its admin endpoint", || TcpStream::connect(program.admin).is_ok());
     assert_eq!(write(&process), 503);
     // As providers do, it tries again; the new process holds it.
     let mut client = process.connect();
