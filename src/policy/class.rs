@@ -20,9 +20,26 @@ pub fn is_idempotent(method: &str) -> bool {
     Class::of(method) == Class::Read || matches!(method, "PUT" | "DELETE")
 }
 
+/// Whether sending a request with `method` on a route of `class` twice does what sending it once does. A GET of a route that
+/// writes is what its route says; a PUT is idempotent as a write.
+pub fn is_repeatable(method: &str, class: Class) -> bool {
+    match class {
+        Class::Read => true,
+        Class::Write => is_idempotent(method) && Class::of(method) == Class::Write,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_route_that_writes_makes_no_safe_method_of_a_write() {
+        for (method, write) in [("GET", false), ("HEAD", false), ("PUT", true), ("POST", false)] {
+            assert_eq!(is_repeatable(method, Class::Write), write, "{method}");
+            assert!(is_repeatable(method, Class::Read), "{method}");
+        }
+    }
 
     #[test]
     fn methods_are_read_exactly_and_unknown_ones_write() {

@@ -18,7 +18,7 @@ pub use self::{
     budget::{Allowance, Budget},
     lost::{Lost, may_repeat},
 };
-use super::class::is_idempotent;
+use super::class::is_repeatable;
 use crate::config::schema::{self, Class, KeyTrust, Rescue, RetryOn};
 
 /// Why an attempt was repeated; the `reason` label of `tidegate_retries_total`.
@@ -251,13 +251,7 @@ impl Rules {
 
     /// Whether repeating `request` does no harm although it may have been processed.
     fn is_repeatable(&self, request: Request<'_>) -> bool {
-        // A GET of a route that writes is what its route says; a PUT is idempotent as a write.
-        let by_method = match request.class {
-            Class::Read => true,
-            Class::Write => {
-                is_idempotent(request.method) && Class::of(request.method) == Class::Write
-            }
-        };
+        let by_method = is_repeatable(request.method, request.class);
         (by_method && !request.once) || (request.keyed && self.keys_honoured)
     }
 

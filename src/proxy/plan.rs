@@ -29,7 +29,7 @@ use super::{
     worker::{Worker, WorkerSnapshot},
 };
 use crate::{
-    policy::class::{Class, is_idempotent},
+    policy::class::{Class, is_idempotent, is_repeatable},
     registry::{Origin, Player},
     routing::RequestView,
     snapshot::{AssignedBy, Decision, Route, Service, Version},
@@ -222,7 +222,8 @@ pub(super) fn plan(
     if upgrade.is_some() {
         rare.get_or_insert_default().upgrade = upgrade;
     }
-    let mut idempotent = is_idempotent(admitted.head.method);
+    let method = admitted.head.method;
+    let mut idempotent = is_idempotent(method) && is_repeatable(method, class);
     if let Some(rare) = &mut rare {
         if rare.key.is_some() {
             idempotent = false;

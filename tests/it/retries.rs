@@ -285,6 +285,29 @@ fn a_request_on_a_stale_connection_is_sent_no_more_often_than_its_route_says() {
     assert_eq!(origin.requests(), 5);
 }
 
+/// Regression: a GET of a route that writes was sent twice, since its method is safe.
+#[test]
+fn a_write_on_a_stale_connection_is_sent_once_whatever_its_method() {
+    let origin = Origin::start(|call| match call.target() {
+        "/first" => call.answer(200, b"ok"),
+        _ => resets(call),
+    });
+    for more in ["", ", retry: { attempts: 3, on: [ reset ], backoff: 1ms }"] {
+        let proxy = Proxy::builder()
+            .version("v1", &origin)
+            .route(&format!("match: {{ path: /write }}, class: write{more}"))
+            .route("name: rest")
+            .start();
+        let mut client = proxy.connect();
+        for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+            assert_eq!(client.get("/first").send().status, 200);
+            let before = origin.requests();
+            assert_eq!(client.request(method, "/write").send().status, 502, "{method}{more}");
+            assert_eq!(origin.requests(), before + 1, "{method}{more}");
+        }
+    }
+}
+
 #[test]
 fn another_endpoint_gets_the_second_attempt() {
     let (bad, good) = (failing("bad", usize::MAX, refuses), Origin::answering("good"));
