@@ -289,15 +289,20 @@ fn a_stream_that_is_reset_while_it_waits_is_never_done() {
     assert_apart(stage.writes());
 }
 
-/// A connection that switched protocols on a route of class write has a write in flight until it ends.
-#[test]
-fn what_lasts_longer_than_the_deadline_undoes_the_cutover_and_is_named() {
-    let live = Origin::start(|call| {
+/// An origin whose connections switch protocols, and last until their clients end them.
+fn switching() -> Origin {
+    Origin::start(|call| {
         call.send(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         )?;
         call.await_end()
-    });
+    })
+}
+
+/// A connection that switched protocols on a route of class write has a write in flight until it ends.
+#[test]
+fn what_lasts_longer_than_the_deadline_undoes_the_cutover_and_is_named() {
+    let live = switching();
     let (writes, folder) = (Writes::default(), TempDir::new().expect("a folder"));
     let other = version("v2", &writes, Duration::ZERO, Arc::default());
     let proxy = Proxy::builder()

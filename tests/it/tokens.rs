@@ -324,10 +324,9 @@ fn an_empty_set_in_a_file_revokes_all_tokens_until_there_are_keys_again() {
     eventually("it is an event", || told(&proxy, "jwt_restored").len() == 1);
 }
 
-#[test]
-fn an_empty_set_from_a_url_revokes_all_tokens_and_a_fault_none() {
-    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
-    let answer = Arc::new(std::sync::Mutex::new((200, issuer.jwks())));
+/// A server of keys that answers with this text, and what it answers with: status and text.
+fn key_server(text: String) -> (Origin, Arc<std::sync::Mutex<(u16, String)>>) {
+    let answer = Arc::new(std::sync::Mutex::new((200, text)));
     let keys = Origin::start({
         let answer = Arc::clone(&answer);
         move |call| {
@@ -336,6 +335,13 @@ fn an_empty_set_from_a_url_revokes_all_tokens_and_a_fault_none() {
             call.answer(status, text.as_bytes())
         }
     });
+    (keys, answer)
+}
+
+#[test]
+fn an_empty_set_from_a_url_revokes_all_tokens_and_a_fault_none() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let (keys, answer) = key_server(issuer.jwks());
     let proxy = asking(&origin, &url(&keys), "refresh: 10s").start();
     let mut client = proxy.connect();
     let token = issuer.bearer("ada");

@@ -23,12 +23,7 @@ const WRITE: &[&str] = &["match: { path: /live }, class: write", "match: { path:
 
 impl Live {
     fn start(fence: &str) -> Self {
-        let live = Origin::start(|call| {
-            call.send(
-                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-            )?;
-            call.await_end()
-        });
+        let live = switching();
         let (writes, folder) = (Writes::default(), TempDir::new().expect("a folder"));
         let origins = [live, version("v2", &writes, Duration::ZERO, Arc::default())];
         let proxy = file(&origins, &folder, fence, READ).start_with_file();

@@ -61,15 +61,7 @@ fn a_restart_while_the_url_fails_has_the_last_good_keys() {
 #[test]
 fn a_restart_while_the_url_fails_undoes_no_revocation() {
     let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
-    let answer = Arc::new(std::sync::Mutex::new((200, issuer.jwks())));
-    let keys = Origin::start({
-        let answer = Arc::clone(&answer);
-        move |call| {
-            call.skip_body()?;
-            let (status, text) = answer.lock().expect("no panic").clone();
-            call.answer(status, text.as_bytes())
-        }
-    });
+    let (keys, answer) = key_server(issuer.jwks());
     let folder = tempfile::tempdir().expect("a folder");
     let builder = with_state(asking(&origin, &url(&keys), "refresh: 10s"), folder.path());
     let proxy = builder.start();
