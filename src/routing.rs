@@ -13,6 +13,6 @@ pub mod table;
 
 pub use claims::Claims;
 pub use cohort::{Cohort, CohortKey};
-pub use matcher::{RequestView, Rule, header};
+pub use matcher::{RequestView, Rule, as_read, header};
 pub use split::Split;
 pub use table::Table;

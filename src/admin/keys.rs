@@ -1,4 +1,4 @@
-//! `/v1/key`: what is known of an idempotency key, for whoever has to tell a player what became of a bet.
+//! `/v1/key`: what is known of an idempotency key, for somebody who has to tell a player what became of a bet.
 
 use axum::{
     Json, Router,

@@ -54,8 +54,8 @@ pub use said::{ChangeBody, Said};
 use serde::{Deserialize, Serialize};
 pub use smoke::SmokeQuestion;
 pub use status::{
-    Certificate, Journal, JournalFailing, Listener, ListenerTls, Reload, ReloadError, Status,
-    Takeover, TakeoverError, VersionFault,
+    Certificate, Failing, Journal, Listener, ListenerTls, Reload, ReloadError, Status, Takeover,
+    TakeoverError, VersionFault,
 };
 
 use crate::{

@@ -12,8 +12,7 @@ use std::{
 use serde::Serialize;
 
 use super::event::{EventDetails, EventKind, way_back};
-use crate::store::Head;
-use crate::telemetry::rfc3339;
+use crate::{store::Head, telemetry::rfc3339};
 
 /// How long the alert of an event without an end fires; the same as in the rules for Prometheus.
 const MOMENT: Duration = Duration::from_secs(600);

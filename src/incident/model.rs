@@ -12,8 +12,7 @@ use super::{
     kind::{Kind, State},
     review::Review,
 };
-use crate::telemetry::rfc3339;
-use crate::{analysis::Verdict, store::Stored};
+use crate::{analysis::Verdict, store::Stored, telemetry::rfc3339};
 
 /// The form of these documents; a release that reads another one says so.
 pub(super) const FORM: u32 = 1;

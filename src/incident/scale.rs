@@ -1,7 +1,8 @@
 //! Axes: round values on the vertical one, times of day on the horizontal one.
 
-use crate::telemetry::rfc3339;
 use std::time::{Duration, SystemTime};
+
+use crate::telemetry::rfc3339;
 
 /// A tick: where it is, and what it says.
 #[derive(Debug, Clone, PartialEq)]

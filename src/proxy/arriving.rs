@@ -8,7 +8,7 @@ use super::{
     channel::Channel,
     client::Client,
     problem::Problem,
-    whole_body::{Broken, ENDED, MALFORMED, WholeBody, call},
+    whole_body::{WholeBody, call},
 };
 use crate::snapshot::BodyLimits;
 
@@ -32,19 +32,16 @@ impl Arriving {
             call(client, self.limits).await?;
         }
         let mut body = WholeBody::left_behind(self.head_bytes, self.framing, MOST);
-        match body.arrive(client, self.limits).await {
-            Ok(()) => {
-                // The end of the stream was read here, and is the end of the body for whoever reads the body next.
-                if let (Framing::UntilClose, Channel::ServerStream(stream)) =
-                    (self.framing, &mut client.stream)
-                {
-                    stream.report_end();
-                }
-                Ok(())
-            }
-            Err(Broken::TooLarge) => Ok(()),
-            Err(Broken::Malformed) => Err(MALFORMED.into()),
-            Err(Broken::Ended) => Err(ENDED.into()),
+        if let Err(broken) = body.arrive(client, self.limits).await {
+            // Of a large one enough is here.
+            return broken.response().map_or(Ok(()), |error| Err(error.into()));
         }
+        // The end of the stream was read here, and is the end of the body for whoever reads the body next.
+        if let (Framing::UntilClose, Channel::ServerStream(stream)) =
+            (self.framing, &mut client.stream)
+        {
+            stream.report_end();
+        }
+        Ok(())
     }
 }

@@ -101,12 +101,10 @@ pub(super) fn begin(
 fn arriving(admitted: &Admitted<'_, '_>, client: &Client, route: &Route) -> Option<Arriving> {
     let (head, head_bytes) = (admitted.head, admitted.head_bytes);
     let here = client.inbox.len().saturating_sub(head_bytes);
-    let framing = match head.framing {
-        Framing::Length(length) if length <= here as u64 => return None,
-        // On a stream there are no chunks: the body ends with the stream.
-        Framing::Chunked if client.stream.is_stream() => Framing::UntilClose,
-        framing => framing,
-    };
+    let framing = client.stream.framing(head.framing);
+    if matches!(framing, Framing::Length(length) if length <= here as u64) {
+        return None;
+    }
     let (expects_continue, limits) = (head.expects_continue, route.body);
     let waits = !admitted.mode.grpc && head.upgrade.is_none();
     waits.then_some(Arriving { head_bytes, framing, expects_continue, limits })

@@ -17,7 +17,10 @@ use std::{
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::h2::{ClientStream, ServerStream};
+use super::{
+    body::Framing,
+    h2::{ClientStream, ServerStream},
+};
 use crate::tls::Transport;
 
 /// One side of a relayed message: the client's or the endpoint's.
@@ -56,6 +59,15 @@ impl Channel {
     /// Whether this is a stream, on which a body ends by itself.
     pub(super) fn is_stream(&self) -> bool {
         !matches!(self, Self::Wire(_))
+    }
+
+    /// How a body ends here that is framed so: on a stream there are no chunks, it ends with the stream.
+    #[inline]
+    pub(super) fn framing(&self, framing: Framing) -> Framing {
+        match framing {
+            Framing::Chunked if self.is_stream() => Framing::UntilClose,
+            framing => framing,
+        }
     }
 
     /// Whether all of a message has come whose length was announced: on a stream more than that may follow, and then it is

@@ -9,6 +9,8 @@
 //! Nearly all names are none of these. A table made at compile time recognises most of them by two
 //! letters and the length, so that the usual head costs a few instructions per field.
 
+use crate::routing::as_read;
+
 /// The kind of a header field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldKind {
@@ -253,11 +255,7 @@ pub(super) fn is_one_of(name: &str, others: &[Box<str>]) -> bool {
 
 /// Whether an application may read `name` as `other`, which is in lower case.
 pub(super) fn is_same(name: &[u8], other: &[u8]) -> bool {
-    let same = |(a, b): (&u8, &u8)| match a.is_ascii_alphanumeric() {
-        true => a.to_ascii_lowercase() == *b,
-        false => *b == b'-',
-    };
-    name.len() == other.len() && name.iter().zip(other).all(same)
+    name.len() == other.len() && name.iter().zip(other).all(|(a, b)| as_read(*a) == *b)
 }
 
 #[cfg(test)]

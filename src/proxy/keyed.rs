@@ -140,11 +140,7 @@ fn gather(
     admitted: &Admitted<'_, '_>,
     (client, is_here): (&Client, bool),
 ) -> Result<usize, Stop> {
-    let framing = match admitted.head.framing {
-        // On a stream there are no chunks: the body ends with the stream.
-        Framing::Chunked if client.stream.is_stream() => Framing::UntilClose,
-        framing => framing,
-    };
+    let framing = client.stream.framing(admitted.head.framing);
     if let Framing::Length(length) = framing {
         if length > policy.body as u64 {
             return refuse(policy, KeyEvent::RefusedBody, TOO_LARGE);

@@ -257,11 +257,7 @@ pub(super) fn plan(
         began,
         rare,
         head_bytes: admitted.head_bytes,
-        framing: match admitted.head.framing {
-            // On a stream there are no chunks: the body ends with the stream.
-            Framing::Chunked if client.stream.is_stream() => Framing::UntilClose,
-            framing => framing,
-        },
+        framing: client.stream.framing(admitted.head.framing),
         expects_continue: admitted.head.expects_continue,
         id: admitted.id,
         mode: admitted.mode,

@@ -148,13 +148,17 @@ impl WholeBody {
     }
 }
 
-/// The response to a request whose body will never be whole.
-pub(super) const ENDED: HeadError =
-    HeadError { status: 408, detail: "the body did not arrive, or not in time" };
-
-/// The response to a request whose chunks are malformed.
-pub(super) const MALFORMED: HeadError =
-    HeadError { status: 400, detail: "the chunks of the body are malformed" };
+impl Broken {
+    /// The response to a request with such a body; `None` if it is too large, which is no fault everywhere.
+    pub(super) fn response(self) -> Option<HeadError> {
+        let (status, detail) = match self {
+            Self::TooLarge => return None,
+            Self::Malformed => (400, "the chunks of the body are malformed"),
+            Self::Ended => (408, "the body did not arrive, or not in time"),
+        };
+        Some(HeadError { status, detail })
+    }
+}
 
 /// Calls for the body of a client that waits to be asked for it.
 ///

@@ -386,17 +386,15 @@ impl KeyTable {
         };
         match state {
             None => {
-                if let Some(entry) = shard.entries.remove(&id) {
-                    self.live.fetch_sub(1, Relaxed);
-                    self.give_back(&mut shard, &entry);
-                }
+                // It has never ended, so none of its memory is counted.
+                shard.entries.remove(&id);
+                self.live.fetch_sub(1, Relaxed);
             }
             Some((state, until, print)) => {
                 (entry.state, entry.until, entry.print) = (state, until, print);
                 self.count_unsure(&entry.state, true);
                 let bytes = entry.answer_bytes();
-                let is_listed = std::mem::replace(&mut entry.listed, true);
-                if !is_listed {
+                if !std::mem::replace(&mut entry.listed, true) {
                     shard.ended.push_back((until, id, number));
                     shard.bytes += self.entry_bytes();
                 }

@@ -18,15 +18,17 @@ use serde::{Deserialize, Serialize};
 use super::{
     gate::{Approval, GateReply, Reply, in_words},
     judged::Judged,
-    phase::{On, Phase, is_possible},
+    phase::{On, Phase},
     plan::Plan,
     split::{Weights, share, with_share, without},
 };
-use crate::config::{
-    actor,
-    schema::{Gate, GateQuestion, Step},
+use crate::{
+    config::{
+        actor,
+        schema::{Gate, GateQuestion, Step},
+    },
+    telemetry::rfc3339,
 };
-use crate::telemetry::rfc3339;
 
 /// Who, where a rollout goes on by itself.
 pub const ITSELF: &str = actor::ROLLOUT;
@@ -443,11 +445,6 @@ impl Entry {
 }
 
 impl Rollout {
-    /// Whether a rollback can still restore the split before.
-    pub fn has_way_back(&self) -> bool {
-        self.way_back && is_possible(self.phase, On::Rollback)
-    }
-
     /// Who caused its last transition; of a way back that has ended, who began that.
     pub fn led_by(&self) -> &str {
         let led = self.entries.iter().rev().find(|entry| entry.on != On::Restored);

@@ -30,6 +30,15 @@ pub struct RequestView<'a> {
     pub claims: Option<&'a Claims>,
 }
 
+/// A byte of a field name as programs read it that turn all bytes which are neither letters nor digits into one, as CGI
+/// does.
+pub fn as_read(byte: u8) -> u8 {
+    match byte.is_ascii_alphanumeric() {
+        true => byte.to_ascii_lowercase(),
+        false => b'-',
+    }
+}
+
 /// The value of the first of `headers` called `name` (lower case).
 pub fn header<'b>(headers: &[Header<'b>], name: &str) -> Option<&'b [u8]> {
     let is_it = |h: &&Header<'_>| h.name.len() == name.len() && h.name.eq_ignore_ascii_case(name);
@@ -63,12 +72,8 @@ impl<'a> RequestView<'a> {
     /// of header fields are compared as programs compare them that cannot tell bytes which are neither letters nor digits;
     /// those of cookies as programs do that trim them, or end a cookie at a comma.
     pub fn is_doubled(&self, source: &KeySource) -> bool {
-        let plain = |byte: u8| match byte.is_ascii_alphanumeric() {
-            true => byte.to_ascii_lowercase(),
-            false => b'-',
-        };
         let is_called =
-            |field: &str, name: &str| field.bytes().map(plain).eq(name.bytes().map(plain));
+            |field: &str, name: &str| field.bytes().map(as_read).eq(name.bytes().map(as_read));
         let times = match source {
             KeySource::Header(name) => {
                 self.headers.iter().filter(|field| is_called(field.name, name)).count()

@@ -15,7 +15,7 @@ use crate::{
     },
     policy::token::TokenTerms,
     registry::{KeyStore, Registry},
-    routing::matcher::Condition,
+    routing::{as_read, matcher::Condition},
 };
 
 /// An issuer of tokens, compiled.
@@ -68,7 +68,8 @@ impl Issuers {
         let named = named.and_then(|route| route.auth.as_ref()?.jwt.as_deref());
         let names = config.jwt.values().flat_map(|jwt| jwt.headers.keys());
         let names = names.chain(config.authorizers.values().flat_map(|a| &a.copy));
-        let mut reserved: Vec<Box<str>> = names.map(|name| as_read(name)).collect();
+        let read = |name: &String| name.bytes().map(as_read).map(char::from).collect::<String>();
+        let mut reserved: Vec<Box<str>> = names.map(|name| read(name).into()).collect();
         reserved.sort();
         reserved.dedup();
         let routing = all.iter().find(|issuer| Some(&*issuer.name) == named).cloned();
@@ -102,12 +103,6 @@ impl Issuers {
             require: require.map(|(name, v)| Condition::new(name, v.as_slice())).collect(),
         })
     }
-}
-
-/// `name` as an application may read it.
-fn as_read(name: &str) -> Box<str> {
-    let read = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    name.chars().map(read).collect::<String>().into()
 }
 
 impl Issuer {

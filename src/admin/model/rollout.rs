@@ -249,7 +249,7 @@ impl Rollout {
             weights: rollout.weights.clone(),
             before: rollout.before.clone(),
             by_hand: rollout.by_hand,
-            way_back: rollout.has_way_back(),
+            way_back: rollout.can_go_back(),
             watched_s: rollout.progress.watched_ms as f64 / 1e3,
             requests: rollout.progress.requests,
             missing: rollout.missing.iter().map(ToString::to_string).collect(),

@@ -57,24 +57,9 @@ pub struct Status {
     /// as the process.
     pub journal: Option<Journal>,
     /// Why idempotency keys cannot be written, so that writes with a key are refused; null if they can be.
-    pub idempotency_failing: Option<KeysFailing>,
+    pub idempotency_failing: Option<Failing>,
     /// Takeovers from and by another process.
     pub takeover: Takeover,
-}
-
-/// Why idempotency keys cannot be written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct KeysFailing {
-    /// Since when, as RFC 3339 in UTC.
-    pub since: String,
-    /// One line.
-    pub message: String,
-}
-
-impl From<KeyTrouble> for KeysFailing {
-    fn from(KeyTrouble { since, reason }: KeyTrouble) -> Self {
-        Self { since: humantime::format_rfc3339_seconds(since).to_string(), message: reason }
-    }
 }
 
 /// The journal.
@@ -91,7 +76,7 @@ pub struct Journal {
     /// The first faults, if it is not.
     pub faults: Vec<String>,
     /// Why it cannot be written; null if it can be.
-    pub failing: Option<JournalFailing>,
+    pub failing: Option<Failing>,
     /// Changes on request that wait to be written and answered.
     pub waiting: usize,
     /// Changes in force that are still to be written.
@@ -104,13 +89,25 @@ pub struct Journal {
     pub public_key: String,
 }
 
-/// Why the journal cannot be written.
+/// Why the journal, or idempotency keys, cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct JournalFailing {
-    /// Since when, as RFC 3339 in UTC; null while it is not open.
+pub struct Failing {
+    /// Since when, as RFC 3339 in UTC; null of a journal that is not open.
     pub since: Option<String>,
     /// One line.
     pub message: String,
+}
+
+impl Failing {
+    fn new(since: SystemTime, message: String) -> Self {
+        Self { since: Some(rfc3339::seconds(since).to_string()), message }
+    }
+}
+
+impl From<KeyTrouble> for Failing {
+    fn from(KeyTrouble { since, reason }: KeyTrouble) -> Self {
+        Self::new(since, reason)
+    }
 }
 
 impl From<JournalState> for Journal {
@@ -129,10 +126,7 @@ impl From<JournalState> for Journal {
                 hash: Some(health.head.hash.to_string()),
                 intact,
                 faults,
-                failing: health.failing.map(|failing| JournalFailing {
-                    since: Some(rfc3339::seconds(failing.since).to_string()),
-                    message: failing.reason,
-                }),
+                failing: health.failing.map(|failing| Failing::new(failing.since, failing.reason)),
                 waiting: health.waiting,
                 late: health.late,
                 lost: health.lost,
@@ -145,7 +139,7 @@ impl From<JournalState> for Journal {
                 hash: None,
                 intact,
                 faults,
-                failing: Some(JournalFailing { since: None, message }),
+                failing: Some(Failing { since: None, message }),
                 waiting: 0,
                 late: 0,
                 lost: 0,

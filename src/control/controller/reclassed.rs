@@ -92,11 +92,8 @@ impl Controller {
 
 /// Whether a request that reads `service` by `old` may be a write by `new`.
 fn makes_writes(service: &str, old: &Config, new: &Config) -> bool {
-    let of = |config: &'_ Config| -> Vec<_> {
-        config.routes.iter().filter(|route| route.service == service).cloned().collect()
-    };
-    let (old, new) = (of(old), of(new));
-    let is_in = |routes: &[Route], route: &Route| {
+    let (old, new) = (routes_of(service, old), routes_of(service, new));
+    let is_in = |routes: &[&Route], route: &Route| {
         routes.iter().any(|other| (&other.matches, other.class) == (&route.matches, route.class))
     };
     let stays: Vec<bool> = old.iter().map(|route| is_in(&new, route)).collect();
@@ -106,6 +103,10 @@ fn makes_writes(service: &str, old: &Config, new: &Config) -> bool {
         let mut before = old.iter().zip(&stays).filter(|(_, stays)| is_new || !**stays);
         before.any(|(before, _)| turns(before, then))
     })
+}
+
+fn routes_of<'c>(service: &str, config: &'c Config) -> Vec<&'c Route> {
+    config.routes.iter().filter(|route| route.service == service).collect()
 }
 
 /// Whether a request that `before` reads may be a write of `then`.

@@ -8,7 +8,7 @@ use super::super::{
     channel::Channel,
     client::Client,
     problem::{Problem, RETRY_AFTER},
-    whole_body::{Broken, ENDED, MALFORMED, WholeBody, call},
+    whole_body::{WholeBody, call},
     worker::Worker,
 };
 use crate::snapshot::BodyLimits;
@@ -64,11 +64,7 @@ impl Reading {
         };
         let mut body = WholeBody::taken(framing, self.limit as u64);
         let read = body.arrive(client, self.limits).await;
-        read.map_err(|broken| match broken {
-            Broken::TooLarge => TOO_LARGE,
-            Broken::Malformed => MALFORMED.into(),
-            Broken::Ended => ENDED.into(),
-        })?;
+        read.map_err(|broken| broken.response().map_or(TOO_LARGE, Into::into))?;
         let (body, _) = body.into_parts();
         let mut inbox = worker.blocks.take();
         inbox.put(&head);

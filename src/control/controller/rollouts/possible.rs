@@ -32,9 +32,7 @@ impl Controller {
         }
         let snapshot = self.snapshot();
         let version = snapshot.service(service).and_then(|service| service.version(&rollout.to));
-        let known = version.into_iter().flat_map(|version| &version.known);
-        let serving = known.filter(|known| known.state.standing.serves());
-        Some(serving.map(|known| (known.state.id, known.state.address)).collect())
+        Some(serving(version.into_iter()))
     }
 
     /// Notes why endpoints that were tried cannot be reached, by number. Returns whether one may be.
@@ -63,9 +61,7 @@ impl Controller {
             return Vec::new();
         }
         let snapshot = self.snapshot();
-        let known = heirs(&snapshot, &live.rollout).flat_map(|version| &version.known);
-        let serving = known.filter(|known| known.state.standing.serves());
-        serving.map(|known| (known.state.id, known.state.address)).collect()
+        serving(heirs(&snapshot, &live.rollout))
     }
 
     /// Endpoints of the versions that would get the players of the rollout of `service` back, by number, if nothing else
@@ -79,9 +75,7 @@ impl Controller {
         if heirs(&snapshot, &live.rollout).any(|heir| heir.share_weight().value() > 0.0) {
             return Vec::new();
         }
-        let known = heirs(&snapshot, &live.rollout).flat_map(|version| &version.known);
-        let serving = known.filter(|known| known.state.standing.serves());
-        serving.map(|known| (known.state.id, known.state.address)).collect()
+        serving(heirs(&snapshot, &live.rollout))
     }
 
     /// Refuses a command that leads back to the split before `rollout` if no endpoint of it can be reached.
@@ -166,6 +160,13 @@ fn leads_back(rollout: &Rollout, event: &Event) -> bool {
         _ => false,
     };
     is_back && rollout.takes_players_back()
+}
+
+/// The serving endpoints of `versions`: number and address.
+fn serving<'a>(versions: impl Iterator<Item = &'a Version>) -> Vec<(u32, SocketAddr)> {
+    let known = versions.flat_map(|version| &version.known);
+    let serving = known.filter(|known| known.state.standing.serves());
+    serving.map(|known| (known.state.id, known.state.address)).collect()
 }
 
 /// The versions that players go back to.
