@@ -25,6 +25,7 @@ use crate::{
         Cause, Company, Health, Overload, State,
         probe::{Probe, Question},
     },
+    registry::EndpointState,
     snapshot::{Endpoint, Service, Snapshot, Trust, Version},
 };
 
@@ -37,6 +38,9 @@ const SLOW_LOOK: Duration = Duration::from_millis(50);
 
 /// Polling interval where the counts are only displayed.
 const SLOWEST_LOOK: Duration = Duration::from_millis(500);
+
+/// How long it is known of an endpoint without players and checks whether it can be connected.
+const KNOWN_FOR: Duration = Duration::from_secs(3);
 
 /// How long polling goes on after the last traffic.
 const LINGER: Duration = Duration::from_secs(1);
@@ -178,7 +182,7 @@ impl EndpointMonitor {
     ) {
         self.follow(snapshot, now, || chance);
         let Some((watched, service, version, endpoint)) = self.find(snapshot, id) else { return };
-        watched.asked = false;
+        (watched.asked, watched.answered) = (false, Some(now));
         let (before, state) = (watched.health.state(), &*endpoint.state);
         let was_unreachable = watched.health.is_unreachable();
         watched.health.probed(answer.is_ok(), &service.health, now, chance);
@@ -214,6 +218,9 @@ impl EndpointMonitor {
                 for Endpoint { state, .. } in serving {
                     let is_good = tried.accepted == Some(state.id);
                     let Some(watched) = self.endpoints.get_mut(&state.id) else { continue };
+                    if is_good || tried.failed.contains_key(&state.id) {
+                        watched.answered = Some(now);
+                    }
                     if is_dead || is_good {
                         let was_unreachable = watched.health.is_unreachable();
                         watched.health.tried(is_good, &service.health, now);
@@ -227,6 +234,22 @@ impl EndpointMonitor {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether it is known if the endpoint `state` can be connected. Of one that is `idle`, to which neither players nor
+    /// checks connect, what was found a while ago is not known any more.
+    pub(super) fn is_known(&self, state: &EndpointState, idle: bool, now: Duration) -> bool {
+        let answered = self.endpoints.get(&state.id).and_then(|watched| watched.answered);
+        let is_fresh = |at: Duration| !idle || now.saturating_sub(at) <= KNOWN_FOR;
+        answered.is_some_and(is_fresh) || !idle && state.was_asked()
+    }
+
+    /// Has endpoint number `id` probed at once, unless it is being probed.
+    pub(super) fn want(&mut self, snapshot: &Snapshot, id: u32, now: Duration) {
+        let Some((watched, ..)) = self.find(snapshot, id) else { return };
+        if !watched.asked {
+            watched.health.ask(now);
         }
     }
 
@@ -316,8 +339,9 @@ impl EndpointMonitor {
                         }
                         let counts = Counts::read(state);
                         let overload = Overload::default();
+                        let (asked, answered, used) = (false, None, None);
                         let watched =
-                            Monitored { place, health, overload, counts, asked: false, used: None };
+                            Monitored { place, health, overload, counts, asked, answered, used };
                         // Endpoints of the first snapshot are assumed to be warm: their age is unknown.
                         if !is_first {
                             warm_up(service, state, now);

@@ -2,7 +2,7 @@
 //! serving version.
 //!
 //! The decision is made of what the process knows already: the states of endpoints, and what the version has answered
-//! lately ([`super::pulse`]). An endpoint that was never asked counts as one that works.
+//! lately ([`super::pulse`]). What nobody has asked is not known to work: it is asked, and the decision waits for that.
 
 use crate::health::State;
 
@@ -21,17 +21,25 @@ pub struct Known<'a> {
     pub state: State,
     /// The last connections to it failed, and its version has no other that accepted one.
     pub unreachable: bool,
+    /// Somebody has asked it, so that the rest is known.
+    pub asked: bool,
 }
 
 impl Known<'_> {
     /// Whether it works, as far as is known.
     pub fn works(&self) -> bool {
+        self.may_work() && self.asked
+    }
+
+    /// Whether it works, or may.
+    fn may_work(&self) -> bool {
         self.state == State::Serving && !self.unreachable
     }
 
     fn what(&self) -> String {
         match self.state {
-            State::Serving => format!("{} cannot be connected", self.label),
+            State::Serving if self.unreachable => format!("{} cannot be connected", self.label),
+            State::Serving => format!("{} has not answered yet", self.label),
             state => format!("{} is {}", self.label, state.label()),
         }
     }
@@ -54,9 +62,14 @@ impl Vitals<'_> {
         self.endpoints.iter().any(Known::works)
     }
 
+    /// Whether an endpoint of it works, or may.
+    pub fn may_work(&self) -> bool {
+        self.endpoints.iter().any(Known::may_work)
+    }
+
     /// Whether it serves most of its requests, as far as is known.
     pub fn serves_most(&self) -> bool {
-        self.works() && self.failing.is_none_or(|share| share < MOSTLY)
+        self.may_work() && self.failing.is_none_or(|share| share < MOSTLY)
     }
 
     fn why_not(&self) -> String {
@@ -86,7 +99,8 @@ pub fn kept(own: &Vitals<'_>, heirs: &[Vitals<'_>]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const WORKS: Known<'static> = Known { label: "a:1", state: State::Serving, unreachable: false };
+    const WORKS: Known<'static> =
+        Known { label: "a:1", state: State::Serving, unreachable: false, asked: true };
 
     fn vitals(endpoints: &[Known<'static>], failing: Option<f64>) -> Vitals<'static> {
         Vitals { version: "v", endpoints: endpoints.to_vec(), failing }
@@ -131,15 +145,19 @@ mod tests {
         assert!(stayed > 1_000, "{stayed}");
     }
 
+    /// Regression: a new process knew nothing of a dead baseline, and gave it the players of a version that served them.
     #[test]
-    fn what_was_never_asked_counts_as_working() {
-        let unasked = Known { state: State::default(), ..WORKS };
-        assert_eq!(kept(&vitals(&[WORKS], None), &[vitals(&[unasked], None)]), None);
+    fn nobody_is_given_to_what_has_not_answered_yet() {
+        let unasked = Known { asked: false, ..WORKS };
+        let why = kept(&vitals(&[unasked], None), &[vitals(&[unasked], None)]);
+        assert_eq!(why.as_deref(), Some("no endpoint of v works (a:1 has not answered yet)"));
+        assert_eq!(kept(&vitals(&[WORKS], None), &[vitals(&[unasked, WORKS], None)]), None);
+        assert_eq!(kept(&vitals(&[WORKS], Some(0.9)), &[vitals(&[unasked], None)]), None);
     }
 
     #[test]
     fn the_reason_names_what_is_wrong() {
-        let down = Known { label: "b:1", state: State::Down, unreachable: false };
+        let down = Known { label: "b:1", state: State::Down, unreachable: false, asked: true };
         let refused = Known { unreachable: true, ..WORKS };
         let why = |heirs: &[Vitals<'static>]| {
             kept(&vitals(&[WORKS], Some(0.05)), heirs).expect("it stays")

@@ -129,6 +129,8 @@ pub struct Health {
     returned: Option<Duration>,
     /// It serves because no others can be connected, although the last connections failed.
     unreachable: bool,
+    /// A probe is to tell whether it can be connected, whoever else may find out.
+    wanted: bool,
 }
 
 impl Health {
@@ -148,6 +150,7 @@ impl Health {
             next_probe: settings.checks().then(|| now + settings.interval.mul_f64(chance)),
             returned: None,
             unreachable: false,
+            wanted: false,
         }
     }
 
@@ -189,8 +192,8 @@ impl Health {
             _ => {}
         }
         let is_probed = match self.state {
-            // Nobody else may find out that it can be connected again.
-            State::Serving if self.unreachable => true,
+            // Nobody else may find out that it can be connected, or can again.
+            State::Serving if self.unreachable || self.wanted => true,
             State::Serving | State::Down => settings.checks(),
             State::Probing => true,
             State::Ejected => false,
@@ -202,6 +205,13 @@ impl Health {
         }
     }
 
+    /// Has it probed at once, since something depends on whether it can be connected.
+    pub fn ask(&mut self, now: Duration) {
+        if self.state == State::Serving {
+            (self.wanted, self.next_probe) = (true, Some(now));
+        }
+    }
+
     /// Applies the result of a probe. The next one is due an interval later, with a jitter by
     /// `chance` from 0 to 1.
     pub fn probed(&mut self, is_good: bool, settings: &schema::Health, now: Duration, chance: f64) {
@@ -209,6 +219,7 @@ impl Health {
             true => (self.good, self.bad) = (self.good.saturating_add(1), 0),
             false => (self.good, self.bad) = (0, self.bad.saturating_add(1)),
         }
+        let was_wanted = std::mem::take(&mut self.wanted);
         match self.state {
             State::Probing if is_good => self.enter(State::Serving, now),
             State::Down if self.good >= settings.healthy => self.enter(State::Serving, now),
@@ -221,6 +232,8 @@ impl Health {
             State::Serving if is_good && self.unreachable => {
                 (self.unreachable, self.faults) = (false, 0);
             }
+            // It is known only now; without checks it serves on.
+            State::Serving if was_wanted && !is_good => self.unreachable = true,
             _ => {}
         }
         self.ever_good |= is_good;

@@ -150,6 +150,12 @@ impl EndpointState {
         self.standing.checks[0].read() > 0 || self.cells.sum(|cells| cells.connected.read()) > 0
     }
 
+    /// Whether it has answered a check or accepted a connection, or has failed to, since the process started.
+    pub fn was_asked(&self) -> bool {
+        let tried = |cells: &EndpointCells| cells.connected.read() + cells.connect_faults();
+        self.standing.checks.iter().any(|count| count.read() > 0) || self.cells.sum(tried) > 0
+    }
+
     /// Sets the end of its warm-up, since the process started; called when it joined or came back.
     pub fn warm_up_until(&self, warm: Duration) {
         self.warm_from_us.store(warm.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);

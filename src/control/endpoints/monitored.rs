@@ -20,6 +20,8 @@ pub(super) struct Monitored {
     pub(super) counts: Counts,
     /// A probe is in progress.
     pub(super) asked: bool,
+    /// When it was last known by a probe, or by a connection that was tried, whether it can be connected.
+    pub(super) answered: Option<Duration>,
     /// When it last got requests although it was ejected, because too few others served.
     pub(super) used: Option<Duration>,
 }

@@ -100,6 +100,7 @@ impl Controller {
         if live.since.latency.is_none() {
             live.since.latency = latencies;
         }
+        self.ask_way_back(service);
         let live = self.rollouts.get(service)?;
         let ready = self.is_ready(&live.rollout);
         if ready != live.rollout.baseline_ready {
