@@ -45,7 +45,7 @@ pub use ratio::{Arm, Mismatch, RATIO_ALPHA, players_moved, sample_ratio};
 pub use smoke::{
     Failure, Smoke, SmokeAnswer, SmokeReport, SmokeRequest, SmokeRun, SmokeStepReport,
 };
-pub use split::{Weights, inherited, share, with_share, without};
+pub use split::{Weights, inherited, share, share_served, with_share};
 pub use state::{
     BreakIn, Due, Entry, Frozen, ITSELF, Missing, Outcome, Progress, Ramp, Rollout, URGENT,
 };

@@ -123,6 +123,10 @@ fn take_turn(
             Entry::Pass => {}
             Entry::Again => return Ok(Begin::Again),
             Entry::Hold(held) => return Err(Stop::Wait(Wait::Fence(held))),
+            Entry::HoldOn => {
+                let held = passed.fence.take();
+                return held.map_or(Ok(Begin::Again), |held| Err(Stop::Wait(Wait::Fence(held))));
+            }
             Entry::Full => return Err(fence::FULL.into()),
         }
     }

@@ -54,21 +54,23 @@ pub(super) enum Entry {
     Again,
     /// It waits.
     Hold(Held),
+    /// It waits on at its place.
+    HoldOn,
     /// The queue is full.
     Full,
 }
 
-/// What becomes of a write on `worker` that was assigned by `snapshot`; `called` is its place in a queue, if it
-/// has waited already.
+/// What becomes of a write on `worker` that was assigned by `snapshot`; `own` is its place in a queue, if it has waited
+/// already.
 #[inline(never)]
 pub(super) fn enter(
     worker: &Worker,
     snapshot: &Rc<WorkerSnapshot>,
     fence: &Fence,
-    called: Option<&Held>,
+    own: Option<&Held>,
 ) -> Entry {
-    if called.is_some_and(|held| Arc::ptr_eq(held.fence(), &fence.state)) {
-        return Entry::Pass;
+    if let Some(held) = own.filter(|held| Arc::ptr_eq(held.fence(), &fence.state)) {
+        return if held.is_called() { Entry::Pass } else { Entry::HoldOn };
     }
     if fence.state.is_closed() {
         match fence.state.admit(std::time::Instant::now()) {
@@ -81,9 +83,9 @@ pub(super) fn enter(
     if Rc::ptr_eq(&worker.snapshot(), snapshot) { Entry::Pass } else { Entry::Again }
 }
 
-/// Waits until the write at this place in the queue may begin; then the place is returned, and is to be dropped once
-/// it has begun. The error is the response if the client leaves, or waits for too long.
-pub(super) async fn called(held: Held, client: &mut Client) -> Result<Held, Problem> {
+/// Waits until the write at this place in the queue may begin, or is to be planned again since it may be refused now; then
+/// the place is returned, and is to be dropped once it has begun. The error is the response if the client leaves, or waits for too long.
+pub(super) async fn called(mut held: Held, client: &mut Client) -> Result<Held, Problem> {
     let state = Arc::clone(held.fence());
     let until = state.deadline().map_or_else(Instant::now, Instant::from_std);
     client.deadline.set(until);

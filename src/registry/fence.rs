@@ -44,6 +44,8 @@ struct Queue {
     /// Of the writes that wait, once they were polled.
     wakers: HashMap<Ticket, Waker>,
     called: Option<Ticket>,
+    /// How often those who wait were to ask again whether they may.
+    asked: u64,
     /// When the first write was called, after the move under way or the last one.
     released: Option<Instant>,
     /// Of the move under way, or the last one.
@@ -85,6 +87,8 @@ pub enum Admission {
 pub struct Held {
     state: Arc<FenceState>,
     ticket: Ticket,
+    /// As of its last question; see [`FenceState::ask_again`].
+    asked: u64,
 }
 
 /// A raised fence. Dropped before the writes were moved, the move is undone.
@@ -105,7 +109,8 @@ impl FenceState {
         for action in actions {
             match action {
                 Action::Hold(ticket) => {
-                    return Admission::Hold(Held { state: Arc::clone(self), ticket });
+                    let (state, asked) = (Arc::clone(self), queue.asked);
+                    return Admission::Hold(Held { state, ticket, asked });
                 }
                 Action::Refuse => {
                     queue.tally.refused += 1;
@@ -136,6 +141,13 @@ impl FenceState {
             queue.undone = Some(why.to_owned());
             self.act(&mut queue, Event::Undo, Instant::now());
         }
+    }
+
+    /// Lets the writes that wait ask again whether they may, since they may be refused now. Those that may keep their places.
+    pub fn ask_again(&self) {
+        let mut queue = self.lock();
+        queue.asked += 1;
+        queue.wakers.drain().for_each(|(_, waker)| waker.wake());
     }
 
     /// Notices that a deadline has passed.
@@ -202,14 +214,20 @@ impl FenceState {
 }
 
 impl Held {
-    /// Ready when the write may begin.
-    pub fn poll_called(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready when the write may begin, or is to ask again whether it may.
+    pub fn poll_called(&mut self, cx: &Context<'_>) -> Poll<()> {
         let mut queue = self.state.lock();
-        if queue.called == Some(self.ticket) {
+        let asks = std::mem::replace(&mut self.asked, queue.asked) != queue.asked;
+        if asks || queue.called == Some(self.ticket) {
             return Poll::Ready(());
         }
         queue.wakers.insert(self.ticket, cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Whether the write may begin.
+    pub fn is_called(&self) -> bool {
+        self.state.lock().called == Some(self.ticket)
     }
 
     /// The fence in whose queue it is.
@@ -296,7 +314,7 @@ mod tests {
         let threads: Vec<_> = (0..100)
             .map(|n| {
                 // They arrive in this order, and wait on threads of their own.
-                let (held, begun) = (hold(&state), begun.clone());
+                let (mut held, begun) = (hold(&state), begun.clone());
                 thread::spawn(move || {
                     let runtime = tokio::runtime::Builder::new_current_thread().build();
                     let called = std::future::poll_fn(|cx| held.poll_called(cx));
@@ -314,6 +332,25 @@ mod tests {
         assert!(!state.is_closed());
         let Tally { held, refused, .. } = state.tally();
         assert_eq!((held, refused, state.holds().count()), (100, 1, 100));
+    }
+
+    #[test]
+    fn who_asks_again_and_may_wait_keeps_the_place() {
+        let state = Arc::<FenceState>::default();
+        let raised = state.raise(DEADLINE, 9).expect("it is open");
+        let (mut first, mut second) = (hold(&state), hold(&state));
+        let poll = |held: &mut Held| held.poll_called(&Context::from_waker(Waker::noop()));
+        assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+        state.ask_again();
+        for held in [&mut first, &mut second] {
+            assert!(poll(held).is_ready() && !held.is_called() && poll(held).is_pending());
+        }
+        // The first one is refused.
+        drop(first);
+        assert!(raised.may_move());
+        raised.moved();
+        assert!(poll(&mut second).is_ready() && second.is_called());
+        assert_eq!(state.tally().held, 1);
     }
 
     #[test]

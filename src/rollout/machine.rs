@@ -27,7 +27,7 @@ use super::{
     gate::GateReply,
     judged::Judged,
     phase::{On, Phase, is_legal, is_possible},
-    split::share,
+    split::{share, share_served},
     state::{BreakIn, Due, Entry, Frozen, ITSELF, Outcome, Progress, Rollout, ms},
 };
 use crate::config::schema::Gate;
@@ -63,10 +63,10 @@ pub fn start(
     if ejected.contains(&to) {
         return Err(rule(format!("`{to}` is ejected; reinstate it first")));
     }
-    let has = share(&weights, &to);
-    if has >= 1.0 {
+    if share(&weights, &to) >= 1.0 {
         return Err(rule(format!("`{to}` has all players already; name another version")));
     }
+    let has = share_served(&weights, &to, &ejected);
     let step = plan.first_above(has);
     let mut actions = Vec::new();
     if step > 0 {

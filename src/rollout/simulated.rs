@@ -16,7 +16,7 @@ use super::{
     event::{Action, Event},
     gate::{GateReply, Reply},
     phase::{On, Phase, TRANSITIONS, is_legal},
-    split::{share, without},
+    split::share,
     state::{Entry, Missing, Outcome, Rollout},
 };
 use crate::config::schema::GateQuestion;
@@ -93,14 +93,14 @@ fn lasts(world: &World, before: &Rollout, event: &Event, after: &Rollout) {
 }
 
 /// More players come on a tick only, and in a frozen window only by breaking in. The way back may give the
-/// version what it had before, if somebody had taken that away by hand, and the share that it has by that
-/// split without the versions that were ejected meanwhile.
+/// version what it had before, if somebody had taken that away by hand.
 fn grows(world: &World, before: &Rollout, event: &Event, after: &Rollout, broke_in: bool) {
-    let way = without(&world.before, &world.ejected).unwrap_or_default();
-    let most = before.share().max(share(&world.before, &after.to)).max(share(&way, &after.to));
+    let most = before.share().max(share(&world.before, &after.to));
     let by_hand = matches!(event, Event::WeightsByHand { .. });
     let reload = matches!(event, Event::Reloaded { .. });
-    if after.share() <= most + 1e-9 || by_hand || reload {
+    let is_step = matches!(after.phase, Phase::Growing | Phase::Baking);
+    let serves = is_step && after.share_served() > before.share_served() + 1e-9;
+    if (after.share() <= most + 1e-9 && !serves) || by_hand || reload {
         return;
     }
     let Event::Tick(seen) = event else { panic!("grown by {event:?}: {after:#?}") };
@@ -189,25 +189,14 @@ fn smoked(world: &World, event: &Event, after: &Rollout, entry: &Entry) {
 fn ends(world: &World, before: &Rollout, event: &Event, after: &Rollout, outcome: Outcome) {
     let is_out = world.ejected.contains(&after.to);
     assert!(
-        !is_out || after.share() == 0.0,
+        !is_out || after.share_served() == 0.0,
         "ended with players on an ejected version: {after:#?}"
     );
     let is_gone = matches!(event, Event::Reloaded { .. });
     let stays = before.by_hand && matches!(event, Event::Abort { .. } | Event::Ejected { .. });
     let is_back = matches!(outcome, Outcome::RolledBack | Outcome::Aborted);
     if is_back && !is_gone && !stays && !matches!(event, Event::WeightsByHand { .. }) {
-        let own = std::iter::once(after.to.clone()).collect();
-        let others = world.before.iter().any(|(name, weight)| {
-            weight.value() > 0.0 && *name != after.to && !world.ejected.contains(name)
-        });
-        let whole = match others {
-            true => without(&world.before, &world.ejected),
-            false => without(&world.before, &own),
-        };
-        assert_eq!(Some(&after.weights), whole.as_ref(), "by {event:?}: {after:#?}");
-        if world.ejected.is_empty() {
-            assert_eq!(after.weights, world.before);
-        }
+        assert_eq!(after.weights, world.before, "by {event:?}: {after:#?}");
     }
     if outcome == Outcome::Done {
         assert!(after.share() > 1.0 - 1e-9, "{after:#?}");

@@ -16,6 +16,11 @@ pub fn share(weights: &Weights, version: &str) -> f64 {
     if own > 0.0 { (own / sum).max(f64::MIN_POSITIVE) } else { 0.0 }
 }
 
+/// The share of players that `version` gets, 0 to 1, where those of versions that are `out` are spread over the others.
+pub fn share_served(weights: &Weights, version: &str, out: &BTreeSet<String>) -> f64 {
+    share(&without(weights, out), version)
+}
+
 /// Weights that give `version` the share `share`, 0 to 1, and the others the rest in the proportions of
 /// `before`; they add up to 100. If no other version has weight in `before`, `version` gets all.
 pub fn with_share(before: &Weights, version: &str, share: f64) -> Weights {
@@ -31,16 +36,36 @@ pub fn with_share(before: &Weights, version: &str, share: f64) -> Weights {
     weights
 }
 
-/// `weights` with nothing for `versions`; `None` if nobody would be left. Weights without these versions
-/// stay exactly as they are.
-pub fn without(weights: &Weights, versions: &BTreeSet<String>) -> Option<Weights> {
+/// The share of all players, 0 to 1, with which `version` gets the share `share` of those players that versions outside
+/// of `out` get; the others have weight in the proportions of `before`. Without anybody else it is `share`.
+pub(super) fn share_beside(
+    before: &Weights,
+    version: &str,
+    share: f64,
+    out: &BTreeSet<String>,
+) -> f64 {
+    let others = before.iter().filter(|(name, _)| *name != version);
+    let sum = |of: &mut dyn Iterator<Item = (&String, &Weight)>| -> f64 {
+        of.map(|(_, weight)| weight.value()).sum()
+    };
+    let all = sum(&mut others.clone());
+    let left = sum(&mut others.filter(|(name, _)| !out.contains(*name)));
+    if left <= 0.0 || left == all || share >= 1.0 {
+        return share;
+    }
+    let left = left / all;
+    share * left / (1.0 - share * (1.0 - left))
+}
+
+/// `weights` with nothing for `versions`. Weights without these versions stay exactly as they are.
+pub(super) fn without(weights: &Weights, versions: &BTreeSet<String>) -> Weights {
     let mut left = weights.clone();
     for (name, weight) in &mut left {
         if versions.contains(name) {
             *weight = Weight::ZERO;
         }
     }
-    left.values().any(|weight| weight.value() > 0.0).then_some(left)
+    left
 }
 
 /// `weights` under a file that has these `versions`: what the others had goes to `heirs`, in their proportions. If
@@ -156,12 +181,32 @@ mod tests {
         assert_eq!(share(&weights(&[("v42", 5e-324)]), "v42"), 1.0);
     }
 
+    fn names(of: &[&str]) -> BTreeSet<String> {
+        of.iter().map(|name| (*name).to_owned()).collect()
+    }
+
     #[test]
     fn who_is_out_gets_nobody() {
-        let out = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
         let before = weights(&[("v41", 3.0), ("v42", 1.0)]);
-        assert_eq!(without(&before, &out(&["v9"])), Some(before.clone()));
-        assert_eq!(without(&before, &out(&["v42"])), Some(weights(&[("v41", 3.0), ("v42", 0.0)])));
-        assert_eq!(without(&before, &out(&["v41", "v42"])), None);
+        assert_eq!(without(&before, &names(&["v9"])), before);
+        assert_eq!(without(&before, &names(&["v42"])), weights(&[("v41", 3.0), ("v42", 0.0)]));
+    }
+
+    /// The step of a rollout is a share of those who get a version, and an ejected one keeps its weight.
+    #[test]
+    fn a_share_beside_versions_that_are_out_is_one_of_the_others() {
+        let before = weights(&[("v40", 90.0), ("v41", 10.0), ("v42", 7.0)]);
+        for out in [names(&[]), names(&["v40"]), names(&["v41"]), names(&["v40", "v41"])] {
+            for share_of_new in [0.0, 0.01, 0.2, 0.5, 1.0] {
+                let all = share_beside(&before, "v42", share_of_new, &out);
+                let split = with_share(&before, "v42", all);
+                let served = share(&without(&split, &out), "v42");
+                let is_alone = out.len() == 2 && share_of_new > 0.0;
+                let expected = if is_alone { 1.0 } else { share_of_new };
+                assert!((served - expected).abs() < 1e-12, "{out:?} {share_of_new}: {served}");
+                assert!(all <= share_of_new);
+            }
+        }
+        assert_eq!(share_beside(&before, "v42", 0.1, &names(&["v42"])), 0.1);
     }
 }

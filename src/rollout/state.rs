@@ -20,7 +20,7 @@ use super::{
     judged::Judged,
     phase::{On, Phase},
     plan::Plan,
-    split::{Weights, share, with_share, without},
+    split::{Weights, share, share_beside, share_served, with_share, without},
 };
 use crate::{
     config::{
@@ -477,7 +477,12 @@ impl Rollout {
 
     /// The share of players that the version gets, 0 to 1: those of versions that are ejected are spread over the others.
     pub fn share_served(&self) -> f64 {
-        without(&self.weights, &self.ejected).map_or(0.0, |left| share(&left, &self.to))
+        share_served(&self.weights, &self.to, &self.ejected)
+    }
+
+    /// `weights` as they serve: those of ejected versions are 0.
+    pub fn serving(&self, weights: &Weights) -> Weights {
+        without(weights, &self.ejected)
     }
 
     /// Whether the step waits for a person to approve it: its least time and requests are over.
@@ -529,17 +534,19 @@ impl Rollout {
         !self.phase.is_end() || self.phase == Phase::Done && self.way_back
     }
 
-    /// The split before without ejected versions, exactly as it was if none is; `None` if nobody but the new
-    /// version would be left.
+    /// The split before, exactly as it was, if anybody but the new version would be left. Ejected versions keep their
+    /// weights: their ejection keeps players away, and another split without it would forget what they had.
     pub fn way(&self) -> Option<Weights> {
-        let is_left = self.others().any(|name| !self.ejected.contains(name));
-        without(&self.before, &self.ejected).filter(|_| is_left)
+        self.heirs().next().map(|_| self.before.clone())
     }
 
-    /// The split that `step` sets: the split before, in which the new version has the share of the step. `None` as of
+    /// The split that `step` sets: the split before, in which the new version has the share of the step, of the players
+    /// that versions get which are not ejected; and no less than it had, which another version would get. `None` as of
     /// [`Rollout::way`].
     pub fn split_of(&self, step: &Step) -> Option<Weights> {
-        self.way().map(|way| with_share(&way, &self.to, step.weight.0))
+        let way = self.way()?;
+        let beside = share_beside(&way, &self.to, step.weight.0, &self.ejected);
+        Some(with_share(&way, &self.to, beside.max(share(&way, &self.to))))
     }
 }
 

@@ -31,6 +31,14 @@ pub enum StoreError {
     /// The file is something else.
     #[error("{}: this file is no journal of Tidegate", .0.display())]
     NotAJournal(PathBuf),
+    /// The database is there, and nothing is in it.
+    #[error(
+        "{}: nothing is in this journal, although it was begun: all that it had was in its log `journal.db-wal`, which was \
+         deleted or cut off. Put the log back, or restore a backup into an empty folder. To begin a new journal, remove \
+         `journal.db` and `checkpoint.key`; the last checkpoint of the old one as the file `replaces` in this folder makes \
+         the new one name it", .0.display()
+    )]
+    Emptied(PathBuf),
     /// The bundled SQLite has a known defect that corrupts files.
     #[error("SQLite {0} can corrupt a journal; 3.51.3 or later is needed")]
     OldSqlite(&'static str),

@@ -1,7 +1,7 @@
 //! Whether the files of the journal are still those that its connection has open, and nobody else has written to them.
 //!
 //! SQLite goes on in a file that was deleted, and in one that another program cut off. What is written then is gone when the
-//! process ends. So the writer looks at the files before and after each commit.
+//! process ends. So the writer looks at the files before and after each commit, and every few seconds without one.
 
 use std::{
     fs,

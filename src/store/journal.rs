@@ -94,12 +94,15 @@ impl Journal {
         folder.make()?;
         let lock = folder.lock()?;
         let path = folder.journal();
-        if !path.exists() {
+        if std::fs::metadata(&path).map_or(0, |journal| journal.len()) == 0 {
             refuse_begun(&folder)?;
         }
         // A clean end removes it.
         let was_unclean = std::fs::metadata(folder.log()).is_ok_and(|log| log.len() > 0);
-        let connection = sqlite::open(&path, Access::Create)?;
+        // A key is made once the first entry is there; what lacks it stays as it is.
+        let is_begun = key::read(&folder.key())?.is_some();
+        let access = if is_begun { Access::Write } else { Access::Create };
+        let connection = sqlite::open(&path, access)?;
         if was_unclean {
             sqlite::check_integrity(&connection, &path)?;
         }
@@ -298,6 +301,10 @@ fn begin_or_go_on(
         Ok::<_, StoreError>(sealed.head)
     };
     let Some(first) = sqlite::line(connection, 1)? else {
+        // A part of the log is there.
+        if key::read(&folder.key())?.is_some() {
+            return Err(StoreError::Emptied(path));
+        }
         refuse_begun(folder)?;
         let random: [u8; 16] = key::random().ok_or_else(|| damaged("there is no randomness"))?;
         let origin = chain::origin(&identity.node, &hex(&random));

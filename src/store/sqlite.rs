@@ -34,7 +34,7 @@ const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema
 pub(super) enum Access {
     /// Reads and writes; the database is made unless it is there.
     Create,
-    /// Reads and writes.
+    /// Reads and writes a journal that was begun.
     Write,
     /// Reads beside another connection that writes.
     Read,
@@ -68,7 +68,7 @@ pub(super) fn open(path: &Path, access: Access) -> Result<Connection, StoreError
     connection.busy_timeout(Duration::from_secs(5))?;
     let found = schema(&connection, path)?;
     match access {
-        Access::Write if found == 0 => return Err(StoreError::NotAJournal(path.to_owned())),
+        Access::Write if found == 0 => return Err(StoreError::Emptied(path.to_owned())),
         Access::Create | Access::Write => {
             settings(&connection)?;
             migrate(&mut connection, found, MIGRATIONS)?;

@@ -41,6 +41,9 @@ use super::{
 /// The pauses between attempts while the disk fails: each is twice the one before.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// How often the files are looked at while there is nothing to write.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+
 /// Why there is no space although there is some.
 const FOR_EJECTIONS: &str = "what is left of it is kept for ejections";
 
@@ -148,19 +151,18 @@ impl Writer {
         work
     }
 
-    /// The next command; `None` if it is time for another attempt.
+    /// The next command; `None` if it is time for another attempt, or to look at the files.
     fn wait(&self) -> Option<Command> {
         let has_more = self.shared.late().len() > 0;
-        if self.shared.is_failing() || !self.ballast.is_there() {
-            match self.commands.recv_timeout(self.pause) {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Command::Close),
-            }
-        } else if has_more {
-            self.commands.try_recv().ok()
-        } else {
-            Some(self.commands.recv().unwrap_or(Command::Close))
+        let is_failing = self.shared.is_failing() || !self.ballast.is_there();
+        if has_more && !is_failing {
+            return self.commands.try_recv().ok();
+        }
+        let pause = if is_failing { self.pause } else { LOOK_EVERY };
+        match self.commands.recv_timeout(pause) {
+            Ok(command) => Some(command),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Command::Close),
         }
     }
 
@@ -192,8 +194,10 @@ impl Writer {
         }
         let late = self.shared.late().take(MOST_WAITING);
         if late.is_empty() && jobs.is_empty() {
-            if self.shared.is_failing() {
-                self.probe();
+            match self.shared.is_failing() {
+                true => self.probe(),
+                // What it finds it reports.
+                false => drop(self.look(false)),
             }
             return;
         }

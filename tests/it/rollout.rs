@@ -1,5 +1,6 @@
 //! Rollouts over real sockets: they grow, hold, go back, and go on after a kill.
 
+mod alone;
 mod before;
 mod beside;
 mod commanded;

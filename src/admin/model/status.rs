@@ -92,15 +92,15 @@ pub struct Journal {
 /// Why the journal, or idempotency keys, cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failing {
-    /// Since when, as RFC 3339 in UTC; null of a journal that is not open.
-    pub since: Option<String>,
+    /// Since when, as RFC 3339 in UTC.
+    pub since: String,
     /// One line.
     pub message: String,
 }
 
 impl Failing {
     fn new(since: SystemTime, message: String) -> Self {
-        Self { since: Some(rfc3339::seconds(since).to_string()), message }
+        Self { since: rfc3339::seconds(since).to_string(), message }
     }
 }
 
@@ -133,13 +133,13 @@ impl From<JournalState> for Journal {
                 origin,
                 public_key,
             },
-            Err(message) => Self {
+            Err(failing) => Self {
                 folder,
                 seq: None,
                 hash: None,
                 intact,
                 faults,
-                failing: Some(Failing { since: None, message }),
+                failing: Some(Failing::new(failing.since, failing.reason)),
                 waiting: 0,
                 late: 0,
                 lost: 0,

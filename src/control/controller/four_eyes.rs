@@ -88,10 +88,10 @@ impl Controller {
     ) -> Result<(), Rejected> {
         let name = &*rollout.service;
         let service = self.known_service(name)?;
-        let after = shares(&then.unwrap_or_default());
-        let grows = [written, weighed]
-            .into_iter()
-            .any(|split| grown(&service.baseline, &split(name, service, &self.state), &after));
+        let then = then.unwrap_or_default();
+        let grown = |before, after: &Weights| grown(&service.baseline, &before, &shares(after));
+        let grows = grown(written(name, service, &self.state), &rollout.serving(&then))
+            || grown(weighed(name, service, &self.state), &then);
         match grows {
             true => refuse_alone((name, service), what, head),
             false => Ok(()),

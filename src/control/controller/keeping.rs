@@ -156,7 +156,7 @@ pub(super) enum Place {
     /// Changes live as long as the process, or another process writes them.
     Memory,
     /// To be opened; until then changes on request are refused.
-    Closed { folder: PathBuf, why: String, missed: VecDeque<Draft> },
+    Closed { folder: PathBuf, failing: Failing, missed: VecDeque<Draft> },
     /// Open; it had so many entries when it was opened.
     Open { folder: PathBuf, journal: Arc<Journal>, entries: u64 },
 }
@@ -191,8 +191,8 @@ pub(in crate::control) enum First {
 pub struct JournalState {
     /// Its folder.
     pub folder: PathBuf,
-    /// Its health; the error if it is not open.
-    pub health: Result<Health, String>,
+    /// Its health; why it cannot be written if it is not open.
+    pub health: Result<Health, Failing>,
     /// Whether it is as it was written.
     pub checked: Checked,
     /// Entries that were written since it was opened.
@@ -255,9 +255,9 @@ impl Controller {
     pub fn journal(&self) -> Option<JournalState> {
         match &self.keeper.place {
             Place::Memory => None,
-            Place::Closed { folder, why, .. } => Some(JournalState {
+            Place::Closed { folder, failing, .. } => Some(JournalState {
                 folder: folder.clone(),
-                health: Err(why.clone()),
+                health: Err(failing.clone()),
                 checked: self.keeper.checked.clone(),
                 entries: 0,
                 origin: String::new(),
@@ -383,7 +383,9 @@ impl Controller {
         let Some(Plan { draft, then }) = plan else { return Ok(First::Nothing) };
         let journal = match &self.keeper.place {
             Place::Memory => return Ok(First::Nothing),
-            Place::Closed { why, .. } => return Err(StoreError::Refused(why.clone())),
+            Place::Closed { failing, .. } => {
+                return Err(StoreError::Refused(failing.reason.clone()));
+            }
             Place::Open { journal, .. } => Arc::clone(journal),
         };
         self.keeper.planned_on = Some(self.snapshot());
@@ -507,15 +509,18 @@ impl Controller {
     /// opened again.
     pub(super) fn take_back_journal(&mut self) {
         if let (Place::Memory, Some(folder)) = (&self.keeper.place, self.state_folder()) {
-            let why = "another process did not take over, and it is being opened again".to_owned();
-            self.keeper.place = Place::Closed { folder, why, missed: VecDeque::new() };
+            let reason = "another process did not take over, and it is being opened again";
+            let since = self.keeper.failing.as_ref().map(|failing| failing.since);
+            let since = since.unwrap_or_else(SystemTime::now);
+            let failing = Failing { since, reason: reason.to_owned() };
+            self.keeper.place = Place::Closed { folder, failing, missed: VecDeque::new() };
         }
     }
 
     /// Notes why the journal cannot be opened again.
     pub fn await_journal(&mut self, because: String) {
-        if let Place::Closed { why, .. } = &mut self.keeper.place {
-            *why = because;
+        if let Place::Closed { failing, .. } = &mut self.keeper.place {
+            failing.reason = because;
             self.keeper.news.notify_one();
         }
     }
@@ -557,11 +562,7 @@ impl Controller {
                 let waits = health.late > 0 || health.waiting > 0;
                 (health.failing, waits)
             }
-            Some(Err(why)) => {
-                let since = self.keeper.failing.as_ref().map(|failing| failing.since);
-                let since = since.unwrap_or_else(SystemTime::now);
-                (Some(Failing { since, reason: why }), true)
-            }
+            Some(Err(failing)) => (Some(failing), true),
             None => (None, false),
         };
         let looks_again = failing.is_some() || waits;

@@ -428,6 +428,17 @@ impl Controller {
         open
     }
 
+    /// Lets writes that wait behind a fence ask again whether they may, where what is in force now refuses some: those that
+    /// will be refused need not wait for it.
+    pub(super) fn refuse_fenced_writes(&self) {
+        for service in &self.snapshot().services {
+            let fence = service.fence.as_ref().filter(|fence| fence.state.is_closed());
+            if let (Some(fence), Some(_)) = (fence, &service.standing) {
+                fence.state.ask_again();
+            }
+        }
+    }
+
     /// Notes in the queues of all routes whether the process is about to end.
     pub(super) fn dismiss_held(&self, leaving: bool) {
         self.registry.holds().iter().for_each(|hold| hold.set_leaving(leaving));

@@ -213,6 +213,7 @@ impl Controller {
             let _ = worker.send(Command::Refresh);
         }
         open.iter().for_each(|hold| hold.set_read_only(false));
+        self.refuse_fenced_writes();
         self.retired.push(old);
         let (ejections, config) = (self.state.ejections(), &self.config);
         self.judged.retain(|place, _| {

@@ -46,5 +46,6 @@ pub(super) fn before_rollout(
     state: &ControlState,
 ) -> IndexMap<String, f64> {
     let rollout = state.rollouts().get(name).filter(|rollout| rollout.can_go_back());
-    rollout.and_then(|rollout| rollout.way()).map(|way| shares(&way)).unwrap_or_default()
+    let way = rollout.and_then(|rollout| Some(rollout.serving(&rollout.way()?)));
+    way.map(|way| shares(&way)).unwrap_or_default()
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::{ITSELF, KEPT, RAMP, RAMP_STEP, Run, ms};
-use crate::rollout::{
-    event::Action,
-    phase::{On, Phase},
-    split::{Weights, inherited, share, with_share, without},
-    state::{Entry, Missing, Outcome, Ramp},
+use crate::{
+    config::units::Weight,
+    rollout::{
+        event::Action,
+        phase::{On, Phase},
+        split::{Weights, inherited, share, with_share},
+        state::{Entry, Missing, Outcome, Ramp},
+    },
 };
 
 impl Run {
@@ -132,19 +135,15 @@ impl Run {
         }
     }
 
-    /// Ends without players on the ejected version. If all others are ejected, too, they get the players
-    /// nevertheless: who serves then is for the caller to choose.
+    /// Ends without players on the ejected version, which keeps what weight it has in the split before, as the others do.
+    /// If all others are ejected, too, who serves is for the caller to choose.
     fn out(&mut self, why: String) {
-        let own = BTreeSet::from([self.state.to.clone()]);
-        // Weights that were set by hand stay, without the version.
-        let by_hand = without(&self.state.weights, &self.state.ejected);
-        let by_hand = by_hand.filter(|_| self.state.by_hand);
-        let before = || self.state.way().or_else(|| without(&self.state.before, &own));
-        let weights = by_hand.or_else(before);
+        let serves = self.state.serving(&self.state.weights).values().any(|w| *w > Weight::ZERO);
+        // Weights that were set by hand stay, if anybody is left.
+        let stay = self.state.by_hand && serves;
+        let weights = if stay { &self.state.weights } else { &self.state.before };
         // Published before it is recorded: safety does not wait.
-        if let Some(weights) = weights {
-            self.set(weights);
-        }
+        self.set(weights.clone());
         self.go(On::Ejected, Phase::RolledBack, ITSELF, why);
         self.end(Outcome::RolledBack);
     }

@@ -159,9 +159,13 @@ impl Run {
         split.keys().any(|version| (*by_hand || version == to) && self.grows(version, split))
     }
 
-    /// Whether `version` has a larger share in `split` than in force.
+    /// Whether `version` has a larger share in `split` than in force, as it is written or as it serves.
     fn grows(&self, version: &str, split: &Weights) -> bool {
-        share(split, version) > share(&self.state.weights, version) + ROUNDING
+        let grown = |before: &Weights, after: &Weights| {
+            share(after, version) > share(before, version) + ROUNDING
+        };
+        let Rollout { weights, .. } = &self.state;
+        grown(weights, split) || grown(&self.state.serving(weights), &self.state.serving(split))
     }
 
     /// Sets the weight of `step`, which nothing forbids any more.

@@ -197,7 +197,74 @@ fn a_database_that_is_overwritten_is_used_again_once_it_is_intact() {
 #[test]
 fn a_log_that_is_cut_off_is_missed() {
     let (folder, journal) = begun();
+    drop(journal);
+    let journal = open(folder.path());
+    write(&journal, "ann", 4).unwrap();
     overwrite(&folder.path().join("journal.db-wal"), b"");
+    assert_refused(&journal, 5, "another program wrote to its file, or cut it off");
+    assert_refused(&journal, 5, "journal.db");
+}
+
+/// Regression: of a log that was cut off before anything was moved into the database, the process said that the database
+/// was no journal, and the next one that it was deleted or moved.
+#[test]
+fn a_journal_whose_entries_were_in_a_log_that_was_cut_off_is_told_as_such() {
+    let why = "all that it had was in its log `journal.db-wal`, which was deleted or cut off";
+    let (folder, journal) = begun();
+    let (path, log) = (folder.path().join("journal.db"), folder.path().join("journal.db-wal"));
+    let copy = |to: &Path, log_bytes: &[u8]| {
+        for name in ["journal.db", "checkpoint.key"] {
+            fs::copy(folder.path().join(name), to.join(name)).unwrap();
+        }
+        fs::write(to.join("journal.db-wal"), log_bytes).unwrap();
+    };
+    let whole = fs::read(&log).unwrap();
+    // Whatever is left of it, the journal has entries, or says that they are gone, and stays as it is.
+    let mut emptied = 0;
+    for part in 0..32 {
+        let other = tempfile::tempdir().unwrap();
+        copy(other.path(), &whole[..whole.len() * part / 32]);
+        match Journal::open(&settings(other.path())) {
+            Ok(journal) => assert!(journal.health().head.seq > 0),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Emptied(_)), "{part}: {error}");
+                assert!(error.to_string().contains(why), "{error}");
+                emptied += 1;
+            }
+        }
+    }
+    assert!(emptied > 1, "{emptied}");
+    overwrite(&log, b"");
     assert_refused(&journal, 4, "another program wrote to its file, or cut it off");
-    assert_refused(&journal, 4, "journal.db");
+    assert_refused(&journal, 4, why);
+    drop(journal);
+    let bytes = fs::read(&path).unwrap();
+    for _ in 0..2 {
+        let error = Journal::open(&settings(folder.path())).unwrap_err();
+        assert!(matches!(error, StoreError::Emptied(_)), "{error}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), bytes, "the log may be put back");
+    fs::write(&log, &whole).unwrap();
+    assert_eq!(after_a_kill(folder.path()), [1, 2, 3]);
+}
+
+/// Regression: what was done to the files was found at the next entry only.
+#[test]
+fn files_are_looked_at_also_while_nothing_is_written() {
+    let (folder, journal) = begun();
+    let (path, aside) = (folder.path().join("journal.db"), folder.path().join("journal.db.aside"));
+    fs::remove_file(folder.path().join("journal.db-wal")).unwrap();
+    let has = |text: &[u8]| {
+        let bytes = fs::read(&path).unwrap();
+        bytes.windows(text.len()).any(|part| part == text)
+    };
+    eventually("what the log had is in the database", || has(b"change 3"));
+    assert_eq!(after_a_kill(folder.path()), [1, 2, 3]);
+    assert!(journal.health().failing.is_none());
+    fs::rename(&path, &aside).unwrap();
+    eventually("it is missed", || journal.health().failing.is_some());
+    let failing = journal.health().failing.expect("it was found");
+    assert!(failing.reason.contains("journal.db"), "{failing:?}");
+    fs::rename(&aside, &path).unwrap();
+    assert_goes_on(&journal, 4);
 }

@@ -198,3 +198,35 @@ fn a_rollout_that_is_aborted_undoes_the_cutover_and_its_caller_is_told_what_came
     stage.unstick();
     stuck.iter_mut().for_each(|client| drop(client.answer()));
 }
+
+/// Regression: writes that a read-only mode refuses waited until the fence called them, and counted as held.
+#[test]
+fn writes_that_become_read_only_while_they_wait_are_refused_at_once_and_others_wait_on() {
+    let stage = Stage::with("deadline: 30s", Duration::ZERO, |builder| {
+        builder
+            .route("match: { path: /hook }, name: hook, read_only: pass")
+            .route("match: { path: /* }")
+    });
+    let mut stuck = stage.stick();
+    thread::scope(|scope| {
+        let moving = scope.spawn(|| stage.cut_over("v2"));
+        stage.await_closed();
+        let mut refused = stage.begin("/first");
+        stage.await_waiting(1);
+        let mut hook = stage.begin("/hook");
+        stage.await_waiting(2);
+        let mode = json!({ "mode": "read-only", "service": SERVICE, "reason": "a test" });
+        assert_eq!(soon(&stage, "PUT", "/v1/mode", &mode).status, 200);
+        let answer = refused.answer();
+        assert_eq!((answer.status, answer.kind()), (503, "read_only".to_owned()));
+        stage.await_waiting(1);
+        assert!(is_closed(&stage, SERVICE));
+        stage.unstick();
+        assert_eq!(hook.answer().text(), "v2");
+        let made = moving.join().expect("no panic");
+        assert_eq!((made.status, &made.json()["writes_held"]), (200, &json!(1)), "{}", made.text());
+    });
+    assert_eq!(stuck.answer().text(), "v1");
+    let targets: Vec<String> = stage.writes().into_iter().map(|write| write.target).collect();
+    assert!(!targets.iter().any(|target| target == "/first"), "{targets:?}");
+}

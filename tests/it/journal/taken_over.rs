@@ -97,3 +97,28 @@ fn a_takeover_that_fails_gives_the_journal_back() {
     assert!(last[0].reason.contains("did not take over"), "{}", last[0].reason);
     stage.verify();
 }
+
+/// Regression: the status did not say since when a journal failed that could not be opened again.
+#[test]
+fn a_journal_that_is_gone_when_it_is_given_back_is_told_with_the_time() {
+    let origins = origins();
+    let stage = Stage::new(&origins);
+    let process = stage.start();
+    assert_eq!(stage.set_weights(2, 1).status, 200);
+    let (path, aside) = (stage.state().join("journal.db"), stage.folder.path().join("aside"));
+    fs::rename(&path, &aside).expect("a file");
+    process.signal(Signal::USR2);
+    let journal = || stage.try_get("/v1/status").map(|status| status["journal"].clone());
+    let mut failing = Value::Null;
+    eventually("it is not open", || {
+        // While the other process tries, this one has none.
+        let journal = journal().filter(|journal| journal.is_object() && journal["seq"].is_null());
+        failing = journal.map_or(Value::Null, |journal| journal["failing"].clone());
+        failing.is_object()
+    });
+    assert!(failing["since"].is_string() && failing["message"].is_string(), "{failing}");
+    fs::rename(&aside, &path).expect("a file");
+    eventually("changes are made again", || stage.set_weights(3, 1).status == 200);
+    assert!(journal().expect("a status")["failing"].is_null());
+    stage.verify();
+}

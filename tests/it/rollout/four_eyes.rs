@@ -300,10 +300,29 @@ fn nobody_reinstates_alone_what_the_way_back_of_a_rollout_gives_players() {
     let (status, text) = send(&stage, ("POST", "rollback"), None, &json!({}));
     assert_eq!(status, 200, "{text}");
     eventually("v1 has all", || stage.proxy.snapshot().services[0].share(0) == 1.0);
-    // Nothing gives it players any more.
     let (status, text) = send(&stage, ("POST", "reinstate"), None, &v2);
+    assert_eq!(status, 409, "it has half of the players in that split: {text}");
+    let (status, text) = send(&stage, ("POST", "reinstate"), Some("ben-x"), &v2);
     assert_eq!(status, 200, "{text}");
-    assert_eq!(stage.proxy.snapshot().services[0].share(1), 0.0);
+    assert_eq!(stage.proxy.snapshot().services[0].share(1), 0.5);
+}
+
+/// Regression: the way back wrote weight 0 for the baseline while it was ejected, so the other canary had all players for
+/// good once it was reinstated.
+#[test]
+fn nobody_gives_another_canary_the_players_of_the_baseline_alone() {
+    for back in ["rollback", "rollout/rollback", "rollout/abort", "eject"] {
+        let stage = stage_with_two_canaries();
+        starts_v3(&stage);
+        let v1 = json!({ "version": "v1", "reason": "fails" });
+        assert_eq!(send(&stage, ("POST", "eject"), None, &v1).0, 200);
+        let body = if back == "eject" { json!({ "version": "v3" }) } else { json!({}) };
+        let (status, text) = send(&stage, ("POST", back), None, &body);
+        assert_eq!(status, 200, "{text}");
+        eventually("v2 has all", || stage.proxy.snapshot().services[0].share(1) == 1.0);
+        assert_eq!(send(&stage, ("POST", "reinstate"), None, &v1).0, 200);
+        assert_eq!([0, 1, 2].map(|n| stage.proxy.snapshot().services[0].share(n)), [0.5, 0.5, 0.0]);
+    }
 }
 
 /// Regression: only the version of the rollout was compared, so a resumed rollout gave another one its players again.

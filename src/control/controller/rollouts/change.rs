@@ -265,13 +265,10 @@ impl Controller {
                 let plan = self.plan_of(&change.service, known, plan)?;
                 let weights =
                     split_of(&change.service, &self.state, &self.config).unwrap_or_default();
+                let ejected = self.state.ejected().remove(&change.service).unwrap_or_default();
+                let has = rollout::share_served(&weights, to, &ejected);
                 let place = (&*change.service, known);
-                self.refuse_skipping_alone(
-                    place,
-                    &plan,
-                    rollout::share(&weights, to),
-                    &change.head,
-                )?;
+                self.refuse_skipping_alone(place, &plan, has, &change.head)?;
                 let start = Start {
                     service: change.service.clone(),
                     to: to.clone(),
@@ -281,7 +278,7 @@ impl Controller {
                     urgent: *urgent,
                     second_person: known.second_person,
                     weights,
-                    ejected: self.state.ejected().remove(&change.service).unwrap_or_default(),
+                    ejected,
                 };
                 if !known.versions.contains_key(to) {
                     let (service, known) = (change.service.clone(), list(known.versions.keys()));

@@ -324,7 +324,7 @@ fn described(rollout: &Rollout) -> Value {
         "steps": plan.steps().len(),
         "plan_name": plan.name,
         "weights": weights,
-        "shares": shares(weights),
+        "shares": shares(&rollout.serving(weights)),
     })
 }
 

@@ -273,7 +273,7 @@ fn an_ejection_ends_it_without_players_on_the_version() {
     let mut stage = Stage::with(PLAN, |start| start.weights = before.clone());
     stage.tick(0);
     let actions = stage.send(eject("v42"));
-    assert_eq!(stage.weights(), weights(&[("v41", 90.0), ("v42", 0.0)]));
+    assert_eq!((stage.weights(), stage.rollout.share_served()), (before, 0.0));
     assert_eq!(stage.phase(), Phase::RolledBack);
     assert!(matches!(actions[0], Action::SetWeights(_)), "published first: {actions:?}");
     assert_eq!(actions.last(), Some(&Action::Finish(Outcome::RolledBack)));
@@ -301,16 +301,53 @@ fn without_a_version_to_go_back_to_it_waits() {
     assert_eq!(stage.tick(1), []);
     stage.send(Event::Reinstated { version: "v41".into() });
     assert_eq!((stage.phase(), stage.weights()), (Phase::RolledBack, weights(&[("v41", 100.0)])));
-    // Of three versions two are left.
-    let before = weights(&[("v40", 50.0), ("v41", 50.0)]);
+}
+
+/// Regression: the way back and the next step wrote weight 0 for whoever was ejected at that moment, so the others had its
+/// players for good.
+#[test]
+fn a_version_that_is_ejected_meanwhile_keeps_its_weight() {
+    let before = weights(&[("v40", 75.0), ("v41", 25.0)]);
     let mut stage = Stage::with(PLAN, |start| start.weights = before.clone());
     stage.tick(0);
     stage.send(eject("v40"));
-    stage.send(resume());
+    stage.send(Event::Resume { by: "bo".into(), reason: String::new() });
     stage.pass().wait(120);
-    assert_eq!(stage.weights(), weights(&[("v40", 0.0), ("v41", 50.0), ("v42", 50.0)]));
+    // Half of those who get a version, which are a fifth of all.
+    assert_eq!(stage.weights(), weights(&[("v40", 60.0), ("v41", 20.0), ("v42", 20.0)]));
+    assert_eq!(stage.rollout.share_served(), 0.5);
+    let mut other = stage.clone();
+    other.send(eject("v42"));
     stage.send(rollback(false));
-    assert_eq!(stage.weights(), weights(&[("v40", 0.0), ("v41", 50.0)]));
+    for stage in [stage, other] {
+        assert_eq!((stage.phase(), stage.weights()), (Phase::RolledBack, before.clone()));
+    }
+}
+
+/// After weights by hand, the step may give a version more players although its written share is smaller: those of an
+/// ejected version are nobody's.
+#[test]
+fn growth_beside_an_ejected_version_waits_for_a_window() {
+    let plan = r#"[{"weight":"50%","for":"10m"},{"weight":"100%"}]"#;
+    let before = weights(&[("v40", 99.0), ("v41", 1.0)]);
+    let mut stage = Stage::with(plan, |start| start.weights = before.clone());
+    stage.set_by_hand(&[("v40", 0.0), ("v41", 95.0), ("v42", 5.0)]);
+    stage.send(eject("v40"));
+    stage.send(Event::Resume { by: "bo".into(), reason: String::new() });
+    let frozen = crate::rollout::state::Frozen {
+        window: "a".into(),
+        also: Vec::new(),
+        until_unix_ms: None,
+        second_person: false,
+        since_unix_ms: Default::default(),
+    };
+    stage.seen.frozen = Some(frozen);
+    stage.wait(60);
+    assert_eq!((stage.phase(), stage.rollout.share()), (Phase::Pending, 0.05));
+    stage.seen.frozen = None;
+    stage.tick(1);
+    assert_eq!((stage.phase(), stage.rollout.share_served()), (Phase::Growing, 0.5));
+    assert!(stage.rollout.share() < 0.05);
 }
 
 /// Regression: after an ejection without a reason the sentence ended with a colon.
@@ -334,7 +371,8 @@ fn weights_set_by_hand_stay_when_the_version_is_ejected() {
     let mut stage = halfway();
     stage.set_by_hand(&[("v41", 30.0), ("v42", 70.0)]);
     stage.send(eject("v42"));
-    assert_eq!(stage.weights(), weights(&[("v41", 30.0), ("v42", 0.0)]));
+    assert_eq!(stage.weights(), weights(&[("v41", 30.0), ("v42", 70.0)]));
+    assert_eq!(stage.rollout.share_served(), 0.0);
 }
 
 /// A file with these versions, the first one of which is the baseline.
