@@ -20,6 +20,9 @@ use crate::{
     telemetry::{access_log::Entry, collector::Sample},
 };
 
+/// The fault of a request whose client has left before its end.
+pub(super) const CLIENT_GONE: &str = "client_gone";
+
 /// What is recorded of one request; dropping it marks the request finished.
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
@@ -353,7 +356,7 @@ impl<'a> RequestRecord<'a> {
         if self.retries > 0 {
             self.record_repeated(outcome);
         }
-        let duration_us = micros(plan.began, ended);
+        let duration_us = micros(plan.head_at, ended);
         worker.record(Sample {
             endpoint: self.endpoint_id(),
             series: series.id,
@@ -376,7 +379,7 @@ impl<'a> RequestRecord<'a> {
     #[cold]
     fn record_smoke(&mut self, ended: Instant) {
         if self.plan.log.is_some() {
-            self.log(micros(self.plan.began, ended));
+            self.log(micros(self.plan.head_at, ended));
         }
     }
 
@@ -386,7 +389,7 @@ impl<'a> RequestRecord<'a> {
         self.fault = Some("cut");
         self.worker.shared.cells.of(self.worker.id).requests_cut.add(1);
         if self.plan.log.is_some() {
-            self.log(micros(self.plan.began, Instant::now()));
+            self.log(micros(self.plan.head_at, Instant::now()));
         }
     }
 
@@ -423,7 +426,7 @@ impl<'a> RequestRecord<'a> {
                 bytes_out: self.bytes_out,
                 duration_us: duration_us.into(),
                 upstream_us: (self.upstream_us != Sample::NONE).then_some(self.upstream_us.into()),
-                fault: if self.gone { Some("client_gone") } else { self.fault },
+                fault: if self.gone { Some(CLIENT_GONE) } else { self.fault },
                 retries: self.retries,
                 retry: repeats.and_then(|repeats| Some(repeats.reason?.label())),
                 withheld: repeats.and_then(|repeats| Some(repeats.withheld?.label())),

@@ -25,6 +25,7 @@ use super::{
     places::{LEFT, Places, WaitForPlace},
     problem::{Extra, Problem},
     question::Question,
+    whole_body::NoBody,
     worker::Worker,
     writable::HeldUntilWritable,
 };
@@ -80,6 +81,8 @@ pub(super) struct Passed(Option<Box<Got>>);
 /// What a request has got, so that it is not asked for it, and does not wait for it, once more.
 #[derive(Default)]
 pub(super) struct Got {
+    /// When its head was complete.
+    pub(super) head_at: Option<Instant>,
     /// Its place in the queue of a fence. It is dropped once the write has begun: then the next one is called.
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
@@ -112,6 +115,7 @@ pub(super) struct Got {
 
 /// What a request has got that did not wait.
 const NOTHING: &Got = &Got {
+    head_at: None,
     fence: None,
     rates: None,
     claims: None,
@@ -206,6 +210,8 @@ pub(super) enum Waited {
     Again,
     /// The client gets this problem.
     Refused(Problem, Option<Box<Extra>>),
+    /// Its body never arrives.
+    NoBody(NoBody),
     /// The client gets this response, which was kept; whether the request has waited for the first one with its key.
     Replay(Arc<KeptAnswer>, bool),
     /// The client gets this response, which the proxy made.
@@ -251,11 +257,11 @@ impl Waiting {
             },
             Wait::Body(reading) => match reading.end(client, worker).await {
                 Ok(gathered) => passed.body = Some(gathered),
-                Err(problem) => return refused(problem),
+                Err(no_body) => return Waited::NoBody(no_body),
             },
             Wait::Arriving(arriving) => match arriving.end(client).await {
                 Ok(()) => passed.arrived = true,
-                Err(problem) => return refused(problem),
+                Err(no_body) => return Waited::NoBody(no_body),
             },
             Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
                 Outcome::Begun(key) => passed.key = Some(key),

@@ -21,6 +21,7 @@ mod continued;
 mod cutover;
 mod deploy;
 mod descriptors;
+mod durations;
 mod ejection;
 mod endpoints;
 mod events;
