@@ -224,5 +224,5 @@ fn line(name: &str, notice: &Notice, refuses: bool) -> String {
 
 /// What the notice `name` makes read-only.
 fn claims(name: &str, notice: &Notice, sources: SnapshotInputs<'_>) -> Vec<Scope> {
-    claimed(notice, sources.decided.marks.get(name), &sources.decided.modes)
+    claimed(notice, sources.decided.marks.get(name))
 }
