@@ -97,7 +97,7 @@ fn scrape() -> Scrape {
             name: "players".into(),
             verified: 7,
             refused: vec![("missing", 2), ("expired", 1)],
-            fetches: Some([3, 0]),
+            fetches: [3, 0],
             keys: 2,
             emptied: 1,
             age_s: Some(12.5),
