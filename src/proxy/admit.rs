@@ -1,6 +1,6 @@
 //! The stage *admit*: determines the client of a request, and checks the limits.
 
-use std::net::IpAddr;
+use std::{cell::OnceCell, net::IpAddr};
 
 use tokio::time::Instant;
 
@@ -185,6 +185,8 @@ fn log_text(
             // The path of a smoke request may have secrets.
             path: connected.smoke.as_ref().map_or(&*head.path, |smoke| &smoke.path).into(),
             who: Default::default(),
+            advised: OnceCell::new(),
+            unasked: OnceCell::new(),
         })
     })
 }

@@ -114,6 +114,16 @@ pub(super) struct Extra {
     pub(super) fields: Vec<u8>,
     /// Members of the JSON document, each with a comma before it.
     pub(super) members: String,
+    /// The name of what refused the request, for the access log; clients do not see it.
+    pub(super) by: Option<Box<str>>,
+}
+
+impl Extra {
+    /// That of a refusal by a limit of requests in flight: of the service, or of the route.
+    pub(super) fn of_limit(is_shared: bool) -> Box<Self> {
+        let by = if is_shared { "service" } else { "route" };
+        Box::new(Self { by: Some(by.into()), ..Self::default() })
+    }
 }
 
 impl From<HeadError> for Problem {

@@ -58,7 +58,14 @@ fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
     };
     // Names of limits need no escaping.
     let members = format!(",\"violated-policies\":[\"{}\"]", rate.label);
-    Stop::Answer(problem, Some(Box::new(Extra { fields: fields.into_lines(), members })))
+    Stop::Answer(
+        problem,
+        Some(Box::new(Extra {
+            fields: fields.into_lines(),
+            members,
+            by: Some(rate.label.clone()),
+        })),
+    )
 }
 
 fn whole_seconds(time: std::time::Duration) -> u32 {

@@ -142,6 +142,8 @@ impl<'a> RequestRecord<'a> {
     /// The attempt is made again.
     pub(super) fn retry(&mut self, reason: RetryReason) {
         self.retries += 1;
+        // It was that of the attempt before.
+        self.fault = None;
         let cells = self.asked_version().state.cells.of(self.worker.id);
         cells.retries[reason as usize].add(1);
         self.repeats.get_or_insert_default().reason = Some(reason);
@@ -405,6 +407,8 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());
+        let elsewhere =
+            Some(self.asked_version()).filter(|asked| !std::ptr::eq(*asked, self.version));
         let (repeats, who) = (self.repeats.as_deref(), text.who.get());
         push_line(
             self.worker,
@@ -420,6 +424,7 @@ impl<'a> RequestRecord<'a> {
                 service: Some(&plan.service().name),
                 version: Some(&self.version.name),
                 endpoint: address,
+                endpoint_version: elsewhere.map(|version| &*version.name),
                 route: Some(&plan.route().label),
                 cohort: Some(cohort),
                 bytes_in: self.bytes_in,
@@ -434,6 +439,9 @@ impl<'a> RequestRecord<'a> {
                     .rescuer(self.outcome.unwrap_or(self.status))
                     .map(|version| &*version.name),
                 policy: None,
+                refused_by: None,
+                advised: text.advised.get().map(|name| &**name),
+                unasked: text.unasked.get().map(|name| &**name),
                 player: who.player.map(|(player, _)| player),
                 key: who.key.map(|(key, _)| key),
                 key_use: who.key.map(|(_, used)| used.label()),

@@ -70,7 +70,7 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
     let keep = plan.mode.keep_alive && read && !worker.parting.get();
-    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), members: String::new() });
+    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), ..Extra::default() });
     record.bytes_out =
         write(problem, extra.as_ref(), response, Some(&plan.id), plan.mode, keep, worker);
     match (flush(client, plan.route().body.timeout, response).await, keep) {
@@ -100,7 +100,7 @@ pub(super) async fn refuse(
             Some(extra) => (&*extra.fields, &*extra.members),
             None => (&[][..], ""),
         };
-        Extra { fields: [fields, rates].concat(), members: members.to_owned() }
+        Extra { fields: [fields, rates].concat(), members: members.to_owned(), by: None }
     });
     let extra = told.as_ref().or(refused.extra.as_deref());
     let (problem, id) = (refused.problem, refused.id.as_ref());

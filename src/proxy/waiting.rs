@@ -237,7 +237,7 @@ impl Waiting {
         }
         match self.wait {
             Wait::Place(wait) => {
-                let got = &mut **passed;
+                let (got, is_shared) = (&mut **passed, wait.is_shared);
                 if wait.turn_until.is_none() {
                     got.fence = None;
                 }
@@ -248,7 +248,7 @@ impl Waiting {
             }
             Wait::Room => {
                 if let Err(problem) = look_again(client).await {
-                    return refused(problem);
+                    return Waited::Refused(problem, Some(Extra::of_limit(is_shared)));
                 }
             }
             Wait::Fence(held) => match fence::called(held, client).await {

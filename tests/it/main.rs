@@ -6,6 +6,7 @@
 mod support;
 
 mod access;
+mod access_log;
 mod admin;
 mod admin_access;
 mod allocation;
@@ -21,7 +22,6 @@ mod continued;
 mod cutover;
 mod deploy;
 mod descriptors;
-mod durations;
 mod ejection;
 mod endpoints;
 mod events;

@@ -1,4 +1,5 @@
-//! Durations count from the complete head of a request, whatever it waits for, and for those that are refused, too.
+//! What the access log says of requests: durations, which count from the complete head whatever a request waits for, and what
+//! refused a request, by name.
 
 use std::{
     fs,
@@ -226,4 +227,66 @@ fn a_client_that_leaves_while_its_body_is_awaited_is_gone() {
         assert_eq!((&line["policy"], micros(&line, "bytes_in")), (&Value::Null, 2), "{line}");
     }
     assert_eq!(origin.requests(), 0);
+}
+
+/// Several limits, authorizers and scopes may refuse requests of a route, and the log named none of them.
+#[test]
+fn a_refused_request_names_what_refused_it() {
+    let (origin, gate) = (Origin::answering("ok"), Origin::start(|call| call.answer(403, b"")));
+    let url = format!("http://{}/", gate.address);
+    let stage = || {
+        Stage::new(&origin, |builder| {
+            let rates = "{ requests: 9, per: 1h }, { requests: 1, per: 1h, name: slow }";
+            builder
+                .top(&format!("authorizers: {{ gate: {{ url: '{url}' }} }}"))
+                .route(&format!("match: {{ path: /rated/* }}, limit: {{ rates: [ {rates} ] }}"))
+                .route("match: { path: /asked/* }, auth: { external: gate }")
+                .route("match: { path: /one/* }, limit: { concurrency: { max: 1, queue: 0 } }")
+                .route("name: rest")
+        })
+    };
+    let of = |stage: Stage, line: &str| {
+        let status = stage.send("it", line, "Content-Length: 0\r\n\r\n").answer().status;
+        let line = stage.line("it");
+        assert_eq!(line["status"], status, "{line}");
+        (status, line["policy"].clone(), line["refused_by"].clone())
+    };
+    let rated = stage();
+    assert_eq!(rated.proxy.get("/rated/1").status, 200);
+    assert_eq!(of(rated, "POST /rated/1"), (429, "rate".into(), "slow".into()));
+    assert_eq!(of(stage(), "POST /asked/1"), (403, "authorizer".into(), "gate".into()));
+    let read_only = stage();
+    let body = format!("{{\"mode\":\"read-only\",\"service\":\"{SERVICE}\"}}");
+    let mut admin = read_only.proxy.admin();
+    let set = admin.request("PUT", "/v1/mode").host("localhost").body(body.as_bytes()).send();
+    assert_eq!(set.status, 200);
+    assert_eq!(of(read_only, "POST /"), (503, "read_only".into(), "service".into()));
+    let full = stage();
+    let held = Origin::start(|call: &mut Call<'_>| call.await_end());
+    let limited = Stage::new(&held, |builder| {
+        builder.route("name: one, limit: { concurrency: { max: 1, queue: 0 } }")
+    });
+    let first = limited.send("first", "GET /", "\r\n");
+    held.await_requests(1);
+    assert_eq!(of(limited, "POST /"), (503, "concurrency".into(), "route".into()));
+    drop(first);
+    assert_eq!(of(full, "POST /"), (200, Value::Null, Value::Null));
+}
+
+/// With `on_failure: open` no trace was left of a request that nobody had been asked about.
+#[test]
+fn a_request_that_goes_on_since_its_authorizer_failed_says_so() {
+    let (origin, gate) = (Origin::answering("ok"), Origin::start(|call| call.answer(500, b"")));
+    let stage = Stage::new(&origin, |builder| {
+        let url = format!("http://{}/", gate.address);
+        let gate = format!("gate: {{ url: '{url}', on_failure: open }}");
+        builder
+            .top(&format!("authorizers: {{ {gate} }}"))
+            .route("name: bets, auth: { external: gate }")
+    });
+    assert_eq!(stage.send("open", "GET /", "\r\n").answer().status, 200);
+    let failed = "tidegate_authorizer_requests_total{authorizer=\"gate\",result=\"failed\"} 1";
+    assert!(stage.metrics().contains(failed));
+    let line = stage.line("open");
+    assert_eq!((&line["status"], &line["unasked"]), (&200.into(), &"gate".into()), "{line}");
 }
