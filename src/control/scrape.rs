@@ -310,6 +310,7 @@ fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
             route: route.label.to_string(),
             limit: rate.label.to_string(),
             refused: rate.table.refused(),
+            advised: rate.table.advised(),
             lost: rate.table.lost(),
         })
         .collect()

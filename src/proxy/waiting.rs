@@ -87,6 +87,8 @@ pub(super) struct Got {
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
     pub(super) rates: Option<Box<[u8]>>,
+    /// The first limit of a rate that it is over and that only advises.
+    pub(super) over: Option<Box<str>>,
     /// What its token says, if the access log is to know its player.
     pub(super) claims: Option<Rc<Claims>>,
     /// It has waited for keys.
@@ -118,6 +120,7 @@ const NOTHING: &Got = &Got {
     head_at: None,
     fence: None,
     rates: None,
+    over: None,
     claims: None,
     keys: false,
     opened: false,
@@ -243,12 +246,12 @@ impl Waiting {
                 }
                 let places = got.places.get_or_insert_default();
                 if let Err(problem) = wait.end(client, places, &mut got.fence).await {
-                    return refused(problem);
+                    return Waited::Refused(problem, Some(Extra::of_limit(is_shared)));
                 }
             }
             Wait::Room => {
                 if let Err(problem) = look_again(client).await {
-                    return Waited::Refused(problem, Some(Extra::of_limit(is_shared)));
+                    return refused(problem);
                 }
             }
             Wait::Fence(held) => match fence::called(held, client).await {

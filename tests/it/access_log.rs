@@ -290,3 +290,39 @@ fn a_request_that_goes_on_since_its_authorizer_failed_says_so() {
     let line = stage.line("open");
     assert_eq!((&line["status"], &line["unasked"]), (&200.into(), &"gate".into()), "{line}");
 }
+
+#[test]
+fn a_limit_that_advises_refuses_nobody_and_is_logged_and_counted() {
+    let origin = Origin::answering("ok");
+    let stage = Stage::new(&origin, |builder| {
+        let advises = "{ requests: 1, per: 1h, name: trial, mode: advise }";
+        let acts = "{ requests: 3, per: 1h, name: hard }";
+        builder.route(&format!("name: bets, limit: {{ rates: [ {advises}, {acts} ] }}"))
+    });
+    let mut client = stage.proxy.connect();
+    for (left, over) in [("2", false), ("1", true), ("0", true)] {
+        let id = if over { "over" } else { "within" };
+        let answer = client.get("/").header("X-Request-Id", id).send();
+        assert_eq!(answer.status, 200);
+        let state = answer.field("ratelimit").expect("a state").to_owned();
+        assert!(
+            state.starts_with(&format!("\"hard\";r={left};")),
+            "only what acts is told: {state}"
+        );
+    }
+    let refused = client.get("/").send();
+    assert_eq!((refused.status, &refused.json()["violated-policies"][0]), (429, &"hard".into()));
+    let page = stage.metrics();
+    for (metric, limit, count) in [
+        ("advised", "trial", 3),
+        ("limited", "trial", 0),
+        ("advised", "hard", 0),
+        ("limited", "hard", 1),
+    ] {
+        let line =
+            format!("tidegate_rate_{metric}_total{{route=\"bets\",limit=\"{limit}\"}} {count}\n");
+        assert!(page.contains(&line), "{line} in {page}");
+    }
+    let line = stage.line("over");
+    assert_eq!((&line["status"], &line["advised"]), (&200.into(), &"trial".into()), "{line}");
+}

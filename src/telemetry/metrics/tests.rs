@@ -73,6 +73,7 @@ fn scrape() -> Scrape {
             route: "bet.place".into(),
             limit: "client-ip".into(),
             refused: 3,
+            advised: 0,
             lost: 0,
         }],
         concurrency: vec![
