@@ -245,7 +245,8 @@ pub(super) fn plan(
     }
 
     // What is asked takes time, which is none of the version's.
-    let began = if asks || passed.head_at.is_some() { Instant::now() } else { head_at };
+    let asked = asks || passed.head_at.is_some() || snapshot.routing_issuer.is_some();
+    let began = if asked { Instant::now() } else { head_at };
     if admitted.mode.grpc
         && let Some(timeout) = view.header("grpc-timeout").and_then(grpc::timeout)
     {
