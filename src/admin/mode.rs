@@ -136,6 +136,7 @@ async fn set_mode(
             Some(_) => Vec::new(),
             None => made.settled.into_iter().map(|(name, _)| name).collect(),
         },
+        followed_by: made.followed_by,
         warning: made.after.as_ref().and_then(|mode| controller.mode_warning(&scope, mode)),
         dry_run,
     };
@@ -150,7 +151,7 @@ async fn notices(
     let controller = plane.controller();
     let generation = controller.snapshot().generation;
     let planned = controller.state().read_only();
-    let (marks, modes) = (&planned.marks, &planned.modes);
+    let marks = &planned.marks;
     let each = controller.notices().into_iter().map(|(name, notice)| Notice {
         in_file: controller.config().notices.contains_key(&name),
         told: marks
@@ -158,7 +159,7 @@ async fn notices(
             .filter(|mark| mark.from == notice.from)
             .map(|mark| mark.sent.clone())
             .unwrap_or_default(),
-        ended_early: notice.read_only && claimed(notice, marks.get(&name), modes).is_empty(),
+        ended_early: notice.read_only && claimed(notice, marks.get(&name)).is_empty(),
         notice: notice.clone(),
         name,
     });

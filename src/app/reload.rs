@@ -86,7 +86,7 @@ impl Reloader {
         if observatory.reload(prepared) {
             let certificates = observatory.controller().certificates();
             let faults = certificates.refresh_listeners();
-            observatory.controller().note_certificates(&faults);
+            observatory.controller().note_certificates(faults);
         }
         drop(turn);
         self.watch_certificates();
@@ -141,11 +141,12 @@ impl Turns {
         let _turn = self.take();
         let certificates = self.observatory.controller().certificates();
         let faults = certificates.refresh_listeners();
-        certificates.refresh_keys();
+        let key_faults = certificates.refresh_keys();
         let opened = certificates.open_clients();
         if !self.stopped.load(Relaxed) {
             let mut controller = self.observatory.controller();
-            controller.note_certificates(&faults);
+            controller.note_certificates(faults);
+            controller.note_certificates(key_faults);
             controller.renew_clients(opened);
         }
     }

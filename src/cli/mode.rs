@@ -135,7 +135,10 @@ fn changed(answer: &ModeAnswer) -> String {
     let what = match (mode, until) {
         (ModeName::Normal, _) => "normal".to_owned(),
         (ModeName::ReadOnly, None) => "read-only".to_owned(),
-        (ModeName::ReadOnly, Some(until)) => format!("read-only until {until}"),
+        (ModeName::ReadOnly, Some(until)) => match &answer.followed_by {
+            Some(notice) => format!("read-only until {until}, and then by notice {notice}"),
+            None => format!("read-only until {until}"),
+        },
     };
     let left = match (mode, dry_run, writes_in_flight) {
         (ModeName::ReadOnly, false, 1..) => format!("; {writes_in_flight} write(s) in flight"),
@@ -248,12 +251,19 @@ mod tests {
             changed: true,
             writes_in_flight: 2,
             notices: Vec::new(),
+            followed_by: None,
             warning: None,
             dry_run: false,
         };
         assert_eq!(
             changed(&answer),
             "service wallet is now read-only until 2026-12-01T03:00:00Z (generation 7); 2 write(s) in flight"
+        );
+        let followed = ModeAnswer { followed_by: Some("n1".to_owned()), ..answer.clone() };
+        assert_eq!(
+            changed(&followed),
+            "service wallet is now read-only until 2026-12-01T03:00:00Z, and then by notice n1 (generation 7); 2 \
+             write(s) in flight"
         );
         let (service, until, mode) = (None, None, ModeName::Normal);
         let normal = ModeAnswer { service, until, mode, dry_run: true, ..answer };

@@ -139,6 +139,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     windows::check(config, &mut found);
     read_only::check(config, &mut found);
     route::check(config, &mut found);
+    idempotency::shared(config, &mut found);
     found
 }
 

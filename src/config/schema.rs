@@ -58,7 +58,7 @@ pub use self::{
     hold::{Hold, OnReadOnly},
     idempotency::{ErrorAnswers, Idempotency, Unsure},
     jwt::{Auth, Jwt, JwtAlgorithm},
-    limit::{Limit, RateLimit},
+    limit::{Exempt, Limit, LimitMode, RateLimit},
     limits::Limits,
     listen::{Listen, ProxyProtocol, Takeover},
     log::{AccessLog, Log, LogFormat, LogLevel},

@@ -252,7 +252,7 @@ fn issuer(issuer: &Issuer) -> metrics::IssuerUse {
         name: issuer.name.to_string(),
         verified: keys.verified(),
         refused: keys.faults().map(|(fault, count)| (fault.label(), count)).collect(),
-        fetches: issuer.is_fetched.then_some(fetching.counts),
+        fetches: fetching.counts,
         keys: keys.keys().as_ref().map_or(0, |keys| keys.len() as u64),
         emptied: keys.emptied(),
         age_s: fetching.came.map(|came| came.elapsed().as_secs_f64()),
@@ -310,6 +310,7 @@ fn rates(snapshot: &Snapshot) -> Vec<metrics::RateUse> {
             route: route.label.to_string(),
             limit: rate.label.to_string(),
             refused: rate.table.refused(),
+            advised: rate.table.advised(),
             lost: rate.table.lost(),
         })
         .collect()

@@ -27,6 +27,22 @@ impl Access {
     }
 }
 
+/// Clients whom a limit is not asked about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exempted(Ranges);
+
+impl Exempted {
+    /// Those of `networks`.
+    pub fn new(networks: &[IpNet]) -> Self {
+        Self(Ranges::new(networks))
+    }
+
+    /// Whether the client at `address` is one of them.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.0.contain(address)
+    }
+}
+
 /// Ranges of IPv4 and of IPv6 addresses: sorted, and no two of them touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Ranges {

@@ -103,7 +103,7 @@ pub fn later<'a>(one: &'a Mode, other: &'a Mode) -> &'a Mode {
 pub struct Mark {
     /// The beginning that the rest is about: a notice that is moved begins anew.
     pub from: UtcTime,
-    /// What it does not make read-only any more: its time there is over, or somebody has set or ended a mode there.
+    /// What it does not make read-only any more: its time there is over, or somebody has ended the mode there.
     #[serde(default)]
     pub settled: BTreeSet<Scope>,
     /// The shortest lead time whose message each receiver has taken, in seconds.
@@ -125,10 +125,12 @@ pub enum Step {
     },
     /// A notice switches a mode on, or changes when it ends.
     Begin {
-        /// What becomes read-only.
+        /// What becomes read-only, or stays so.
         scope: Scope,
         /// The mode.
         mode: Mode,
+        /// If the mode before is over, the notices whose time there is over, too. No write goes on in between.
+        ended: Option<Settled>,
     },
     /// A notice that was set at run time is over.
     Forget {
@@ -174,20 +176,45 @@ pub fn due(modes: &Modes, planned: Planned<'_>, now: UtcTime) -> Vec<Step> {
         left.remove(scope);
         steps.push(Step::End { scope: scope.clone(), why, settled });
     }
+    let mut begins: Modes = Modes::new();
     for (name, notice) in planned.notices {
         if planned.set.contains(name) && notice.until <= now {
             steps.push(Step::Forget { notice: name.clone() });
         } else if notice.read_only && (notice.from..notice.until).contains(&now) {
             for (scope, mode) in begin((name, notice), &left, planned, now) {
                 left.insert(scope.clone(), mode.clone());
-                steps.push(Step::Begin { scope, mode });
+                begins.insert(scope, mode);
             }
         }
+    }
+    for (scope, mode) in begins {
+        let end = |step: &Step| matches!(step, Step::End { scope: ended, .. } if *ended == scope);
+        let ended = steps.iter().position(end).map(|at| steps.remove(at));
+        let ended = ended.and_then(|step| match step {
+            Step::End { settled, .. } => Some(settled),
+            _ => None,
+        });
+        steps.push(Step::Begin { scope, mode, ended });
     }
     steps
 }
 
-/// The notices that would make `scope` read-only at `now`. Somebody who sets or ends its mode settles them.
+/// The notice by which `scope` stays read-only when a mode that somebody has set ends at `until`; of several the one
+/// that ends last.
+pub fn follower(
+    (scope, until): (&Scope, UtcTime),
+    notices: &BTreeMap<String, &Notice>,
+    marks: &BTreeMap<String, Mark>,
+) -> Option<String> {
+    let goes_on = notices.iter().filter(|(name, notice)| {
+        let is_then = (notice.from..notice.until).contains(&until);
+        is_then && claimed(notice, marks.get(*name)).contains(scope)
+    });
+    let last = goes_on.max_by_key(|(_, notice)| notice.until);
+    last.map(|(name, _)| name.clone())
+}
+
+/// The notices that would make `scope` read-only at `now`. Somebody who ends its mode settles them.
 pub fn in_force(scope: &Scope, notices: &BTreeMap<String, &Notice>, now: UtcTime) -> Settled {
     begun(scope, notices, now, |notice| notice.until > now)
 }
@@ -214,8 +241,9 @@ fn is_withdrawn(scope: &Scope, mode: &Mode, planned: Planned<'_>, now: UtcTime) 
     }
 }
 
-/// The modes of a notice that goes on, as far as they begin, or end at another time than before. Where a mode ends
-/// later, that one is in force; the notice's own begins if the later one is taken back.
+/// The modes of a notice that goes on, as far as they begin, or end at another time than before. Where another notice ends
+/// later, its mode is in force, and this one's begins if that is taken back. A mode that somebody has set stays until its
+/// own end, and the notice's begins then.
 fn begin(
     (name, notice): (&str, &Notice),
     modes: &Modes,
@@ -239,6 +267,7 @@ fn begin(
             Some(known) if own(&known) => (known.until != Some(notice.until))
                 .then(|| (scope, Mode { since: known.since, ..mode.clone() })),
             _ if mark.is_some_and(|mark| mark.settled.contains(&scope)) => None,
+            Some(known) if known.notice.is_none() => None,
             Some(known) if std::ptr::eq(later(known, &mode), known) => None,
             _ => Some((scope, mode.clone())),
         }
@@ -247,14 +276,12 @@ fn begin(
 }
 
 /// What `notice`, with its `mark`, makes read-only at its time, without that of which somebody has ended the mode early.
-pub fn claimed(notice: &Notice, mark: Option<&Mark>, modes: &Modes) -> Vec<Scope> {
+pub fn claimed(notice: &Notice, mark: Option<&Mark>) -> Vec<Scope> {
     if !notice.read_only {
         return Vec::new();
     }
     let mark = mark.filter(|mark| mark.from == notice.from);
-    let is_ended = |scope: &Scope| {
-        mark.is_some_and(|mark| mark.settled.contains(scope)) && !modes.contains_key(scope)
-    };
+    let is_ended = |scope: &Scope| mark.is_some_and(|mark| mark.settled.contains(scope));
     scopes(notice).into_iter().filter(|scope| !is_ended(scope)).collect()
 }
 

@@ -5,6 +5,10 @@
 //! fetch ends soon, or it is told when to come again. Strangers can send any number of tokens, so the fetches that tokens
 //! ask for come at most every [`SPACING`], and at most [`MOST_SEEN`] tokens are remembered.
 //!
+//! A key that a set no longer has counts no more from then on: that is how an issuer revokes one. But while an issuer hands
+//! out a new key, its servers may answer in turn with it and without it. So for [`GRACE`] it is not known whether the key is
+//! revoked, and its tokens are told to come again, as those of an unknown key are; after that they are refused.
+//!
 //! Remembered is the token and not the name of its key: a stranger may guess the name of the next key, and players who get
 //! tokens with it later must not be refused for that.
 
@@ -26,6 +30,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// Most tokens that are remembered: about 200 KB of an issuer whose tokens have unknown keys.
 pub const MOST_SEEN: usize = 8192;
 
+/// How long after a set without a key its tokens are told to come again, before they are refused.
+pub const GRACE: Duration = Duration::from_secs(60);
+
 /// Most keys that are remembered as left out by the issuer; a set has at most 100.
 const MOST_DROPPED: usize = 200;
 
@@ -44,8 +51,8 @@ pub struct UnknownKeys {
     seen: HashMap<u64, u64>,
     /// [`Self::brought`] when tokens were last removed from `seen`.
     swept: u64,
-    /// Hashes of the names of keys that a set had and the next one did not.
-    dropped: VecDeque<u64>,
+    /// Hashes of the names of keys that a set had and the next one did not, and when that one came.
+    dropped: VecDeque<(u64, Instant)>,
 }
 
 /// What becomes of a token.
@@ -62,8 +69,11 @@ pub enum Outlook {
 impl UnknownKeys {
     /// What becomes, at `now`, of this `token`, whose key is not in the set.
     pub fn see(&mut self, token: &[u8], now: Instant) -> Outlook {
-        if key_name(token).is_some_and(|name| self.dropped.contains(&hash(&name))) {
-            return Outlook::Refused;
+        if let Some(since) = key_name(token).and_then(|name| self.dropped_since(&name)) {
+            return match now.saturating_duration_since(since) < GRACE {
+                true => self.without_keys(now),
+                false => Outlook::Refused,
+            };
         }
         match self.first_seen(xxh3_64(token)) {
             Some(before) if before < self.brought => Outlook::Refused,
@@ -105,17 +115,24 @@ impl UnknownKeys {
         }
     }
 
-    /// Notes that the set with keys of the names `old` was replaced by one with those of `new`.
+    /// Notes that the set with keys of the names `old` was replaced by one with those of `new` at `now`.
     pub fn replace<'a>(
         &mut self,
         old: impl Iterator<Item = &'a str>,
         new: impl Iterator<Item = &'a str>,
+        now: Instant,
     ) {
         let new: Vec<u64> = new.map(hash).collect();
-        self.dropped.extend(old.map(hash));
-        self.dropped.retain(|name| !new.contains(name));
+        self.dropped.extend(old.map(|name| (hash(name), now)));
+        self.dropped.retain(|(name, _)| !new.contains(name));
         let surplus = self.dropped.len().saturating_sub(MOST_DROPPED);
         self.dropped.drain(..surplus);
+    }
+
+    /// Since when the key with this `name` is left out.
+    fn dropped_since(&self, name: &str) -> Option<Instant> {
+        let name = hash(name);
+        self.dropped.iter().find(|(dropped, _)| *dropped == name).map(|(_, since)| *since)
     }
 
     /// Number of fetches that had begun when the token with this hash was first seen; `None` if too many are remembered.
@@ -190,17 +207,27 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_a_key_that_the_issuer_left_out_are_refused_at_once() {
+    fn tokens_of_a_key_that_the_issuer_left_out_come_again_and_are_refused_soon() {
         let (mut keys, now) = (UnknownKeys::default(), Instant::now());
         // {"alg":"ES256","kid":"k1"}
         let token = b"eyJhbGciOiJFUzI1NiIsImtpZCI6ImsxIn0.e30.x";
         assert_eq!(keys.see(token, now), Outlook::Waits);
-        keys.replace(["k1", "k2"].into_iter(), ["k2"].into_iter());
-        assert_eq!(keys.see(token, now), Outlook::Refused);
-        keys.replace(["k2"].into_iter(), ["k1", "k2"].into_iter());
-        assert_eq!(keys.see(token, now), Outlook::Waits, "it is back");
+        keys.begin();
+        keys.end(true, now);
+        keys.replace(["k1", "k2"].into_iter(), ["k2"].into_iter(), now);
+        assert_eq!(keys.see(token, now), Outlook::Later(SPACING), "another server may have it");
+        keys.begin();
+        assert_eq!(keys.see(token, now + seconds(59)), Outlook::Waits);
+        keys.end(true, now);
+        keys.replace(["k2"].into_iter(), ["k2", "k3"].into_iter(), now + seconds(20));
+        assert_eq!(keys.see(token, now + GRACE), Outlook::Refused, "it was left out a minute ago");
+        let back = now + seconds(70);
+        keys.replace(["k2"].into_iter(), ["k1", "k2"].into_iter(), back);
+        assert_eq!(keys.dropped_since("k1"), None, "it is back");
+        keys.replace(["k1", "k2"].into_iter(), ["k2"].into_iter(), back);
+        assert_eq!(keys.see(token, back), Outlook::Waits);
         for number in 0..2 * MOST_DROPPED {
-            keys.replace([&*format!("a{number}")].into_iter(), [].into_iter());
+            keys.replace([&*format!("a{number}")].into_iter(), [].into_iter(), now);
         }
         assert_eq!(keys.dropped.len(), MOST_DROPPED);
     }

@@ -1,6 +1,8 @@
 //! The stage *admit*: determines the client of a request, and checks the limits.
 
-use std::net::IpAddr;
+use std::{cell::OnceCell, net::IpAddr};
+
+use tokio::time::Instant;
 
 use super::{
     body::Framing,
@@ -36,6 +38,8 @@ pub(super) struct Admitted<'a, 'b> {
     pub(super) head: &'a RequestHead<'a, 'b>,
     /// Bytes of the head in the client's inbox.
     pub(super) head_bytes: usize,
+    /// When the head was complete.
+    pub(super) head_at: Instant,
     /// The client, as a trusted proxy reports it.
     pub(super) forwarded: Option<Forwarded<'b>>,
     /// The client's address; behind a trusted proxy it differs from the connection's.
@@ -72,22 +76,36 @@ impl Admitted<'_, '_> {
     #[cold]
     pub(super) fn stop(self, stop: Stop, read: usize, routed: Option<Routed>) -> Box<Rejected> {
         let whole = whole(self.head, self.head_bytes, read);
+        let bytes_in = arrived(self.head, self.head_bytes, read);
+        let head_at = self.head_at;
         let (id, mode, log) = (Some(self.id), self.mode, self.log);
         let (problem, extra, waiting) = match stop {
             Stop::Answer(problem, extra) => (problem, extra, None),
             Stop::Wait(wait) => (GONE, None, Some(Box::new(Waiting::new(wait, self.in_flight)))),
         };
-        Box::new(Rejected { problem, extra, id, mode, whole, log, routed, waiting })
+        Box::new(Rejected {
+            problem,
+            extra,
+            id,
+            mode,
+            whole,
+            head_at,
+            bytes_in,
+            log,
+            routed,
+            waiting,
+        })
     }
 }
 
-/// Admits the request of `client` with this `head`, which is the first `head_bytes` of the client's inbox.
+/// Admits the request of `client` with this `head`, which is the first `head_bytes` of the client's inbox and was complete at
+/// `head_at`.
 #[inline(always)]
 pub(super) fn admit<'a, 'b>(
     client: &Client,
     snapshot: &WorkerSnapshot,
     head: &'a mut RequestHead<'_, 'b>,
-    head_bytes: usize,
+    (head_bytes, head_at): (usize, Instant),
 ) -> Result<Admitted<'a, 'b>, Box<Rejected>> {
     let (read, limit) = (client.inbox.data(), snapshot.limits.header_bytes.0);
     if head_bytes as u64 > limit {
@@ -128,13 +146,24 @@ pub(super) fn admit<'a, 'b>(
         Ok(in_flight) => in_flight,
         Err(problem) => {
             let whole = whole(head, head_bytes, read.len());
-            let (id, extra, routed, waiting) = (Some(id), None, None, None);
-            let rejected = Rejected { problem, extra, id, mode, whole, log, routed, waiting };
-            return Err(Box::new(rejected));
+            let bytes_in = arrived(head, head_bytes, read.len());
+            return Err(Box::new(Rejected {
+                problem,
+                extra: None,
+                id: Some(id),
+                mode,
+                whole,
+                head_at,
+                bytes_in,
+                log,
+                routed: None,
+                waiting: None,
+            }));
         }
     };
     let method = head.method;
-    let admitted = Admitted { head, head_bytes, forwarded, address, id, mode, log, in_flight };
+    let admitted =
+        Admitted { head, head_bytes, head_at, forwarded, address, id, mode, log, in_flight };
     match ends_here {
         true => Err(admitted.stop(Problem::of_last(method).into(), read.len(), None)),
         false => Ok(admitted),
@@ -156,8 +185,19 @@ fn log_text(
             // The path of a smoke request may have secrets.
             path: connected.smoke.as_ref().map_or(&*head.path, |smoke| &smoke.path).into(),
             who: Default::default(),
+            advised: OnceCell::new(),
+            unasked: OnceCell::new(),
         })
     })
+}
+
+/// Bytes of the request's body among the `read` ones.
+fn arrived(head: &RequestHead<'_, '_>, head_bytes: usize, read: usize) -> u64 {
+    let here = read.saturating_sub(head_bytes) as u64;
+    match head.framing {
+        Framing::Length(body) => body.min(here),
+        Framing::Chunked | Framing::UntilClose => here,
+    }
 }
 
 /// Length of the request in bytes, if all of it is among the `read` ones, so that another request can follow.

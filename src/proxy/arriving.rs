@@ -7,8 +7,7 @@ use super::{
     body::Framing,
     channel::Channel,
     client::Client,
-    problem::Problem,
-    whole_body::{WholeBody, call},
+    whole_body::{NoBody, WholeBody, call},
 };
 use crate::snapshot::BodyLimits;
 
@@ -25,8 +24,8 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    /// Waits for it. The error is the response to the client.
-    pub(super) async fn end(self, client: &mut Client) -> Result<(), Problem> {
+    /// Waits for it.
+    pub(super) async fn end(self, client: &mut Client) -> Result<(), NoBody> {
         client.inbox.widen();
         if self.expects_continue && client.inbox.len() == self.head_bytes {
             call(client, self.limits).await?;
@@ -34,7 +33,7 @@ impl Arriving {
         let mut body = WholeBody::left_behind(self.head_bytes, self.framing, MOST);
         if let Err(broken) = body.arrive(client, self.limits).await {
             // Of a large one enough is here.
-            return broken.response().map_or(Ok(()), |error| Err(error.into()));
+            return broken.ends(body.len()).map_or(Ok(()), Err);
         }
         // The end of the stream was read here, and is the end of the body for whoever reads the body next.
         if let (Framing::UntilClose, Channel::ServerStream(stream)) =

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     places::{FULL, Places, WaitForPlace},
+    problem::Extra,
     rejected::Stop,
     waiting::{Passed, Wait},
 };
@@ -63,7 +64,7 @@ fn take_one(
             let wait = WaitForPlace { wait, until, turn_until, is_shared };
             return Err(Stop::Wait(Wait::Place(Box::new(wait))));
         }
-        Asking::Full => return Err(FULL.into()),
+        Asking::Full => return Err(Stop::Answer(FULL, Some(Extra::of_limit(is_shared)))),
     }
     Ok(())
 }

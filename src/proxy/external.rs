@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 use super::{
     admit::Admitted,
+    log_text::LogText,
     problem::{Extra, Problem, RETRY_AFTER},
     question::{Question, fail, new_client},
     rejected::Stop,
@@ -32,10 +33,11 @@ pub(super) fn ask(
     passed: &mut Passed,
     lines: &mut Vec<u8>,
 ) -> Result<(), Stop> {
+    let log = admitted.log.as_deref();
     if let Some((number, verdict)) = &passed.external
         && *number == authorizer.number
     {
-        return judge(authorizer, verdict, lines);
+        return judge(authorizer, verdict, log, lines);
     }
     // The version may read another one of two values than the one that an answer is about.
     let by = authorizer.by.as_ref().filter(|by| !by.is_doubled(request));
@@ -43,7 +45,7 @@ pub(super) fn ask(
     let key = about.map(|about| AuthorizerState::key(&route.label, about.value));
     if let Some(verdict) = key.and_then(|key| authorizer.state.find(&key, Instant::now())) {
         authorizer.state.note(Asked::Cached);
-        return judge(authorizer, &verdict, lines);
+        return judge(authorizer, &verdict, log, lines);
     }
     match question(authorizer, worker, (admitted, request), key) {
         Some(question) => Err(Stop::Wait(Wait::Authorizer(Box::new(question)))),
@@ -53,19 +55,28 @@ pub(super) fn ask(
         }
         None => {
             fail(authorizer, "it cannot be called yet: the files of its `ca` were not read");
-            judge(authorizer, &Verdict::Failed, lines)
+            judge(authorizer, &Verdict::Failed, log, lines)
         }
     }
 }
 
 /// What follows from a verdict.
-fn judge(authorizer: &Authorizer, verdict: &Verdict, lines: &mut Vec<u8>) -> Result<(), Stop> {
+fn judge(
+    authorizer: &Authorizer,
+    verdict: &Verdict,
+    log: Option<&LogText>,
+    lines: &mut Vec<u8>,
+) -> Result<(), Stop> {
     let (status, kind, detail, fields) = match verdict {
         Verdict::Allowed(added) => {
             lines.extend_from_slice(added);
             return Ok(());
         }
-        Verdict::Failed if authorizer.on_failure == OnFailure::Open => return Ok(()),
+        Verdict::Failed if authorizer.on_failure == OnFailure::Open => {
+            // A line of the log has one place for it, and a route one authorizer.
+            let _ = log.map(|log| log.unasked.set((&*authorizer.name).into()));
+            return Ok(());
+        }
         Verdict::Failed => {
             (503, "authorizer", "nobody can tell at the moment whether this is allowed", &[][..])
         }
@@ -74,7 +85,8 @@ fn judge(authorizer: &Authorizer, verdict: &Verdict, lines: &mut Vec<u8>) -> Res
         }
     };
     let problem = Problem { status, kind, detail, retry_after: RETRY_AFTER };
-    let extra = Extra { fields: fields.to_vec(), members: String::new() };
+    let by = Some((&*authorizer.name).into());
+    let extra = Extra { fields: fields.to_vec(), by, ..Extra::default() };
     Err(Stop::Answer(problem, Some(Box::new(extra))))
 }
 

@@ -20,7 +20,7 @@ use super::{
     gather_soon::gather_soon,
     head::HeadError,
     ousted::is_ousted,
-    own::Own,
+    own::{Own, record_gone},
     pieces::Pieces,
     plan::{Plan, plan},
     problem::ProxyError,
@@ -33,6 +33,7 @@ use super::{
     tunnel::tunnel,
     turn::Turn,
     waiting::{Passed, Waited},
+    whole_body::NoBody,
     worked::worked,
     worker::Worker,
 };
@@ -127,11 +128,21 @@ async fn hold(
     mut held: Box<Rejected>,
     mut passed: Passed,
 ) -> NextState {
+    passed.head_at = Some(held.head_at);
     while let Some(waiting) = held.waiting.take() {
         match waiting.end(client, worker, &mut passed).await {
             Waited::Again => {}
             Waited::Refused(problem, extra) => {
                 (held.problem, held.extra) = (problem, extra);
+                break;
+            }
+            Waited::NoBody(NoBody { response, bytes }) => {
+                held.bytes_in = bytes;
+                let Some(problem) = response else {
+                    record_gone(worker, client, &held);
+                    return NextState::Close;
+                };
+                held.problem = problem;
                 break;
             }
             Waited::Replay(answer, waited) => {

@@ -178,7 +178,8 @@ fn refuse(
         503 => Vec::new(),
         _ => format!("WWW-Authenticate: Bearer{error}\r\n").into_bytes(),
     };
-    Stop::Answer(problem, Some(Box::new(Extra { fields, members: String::new() })))
+    let by = Some((&*issuer.name).into());
+    Stop::Answer(problem, Some(Box::new(Extra { fields, by, ..Extra::default() })))
 }
 
 const INVALID: &str = " error=\"invalid_token\"";

@@ -1,6 +1,9 @@
 //! What the access log says of a request beside what became of it.
 
-use std::{cell::Cell, net::IpAddr};
+use std::{
+    cell::{Cell, OnceCell},
+    net::IpAddr,
+};
 
 use crate::{registry::Player, routing::CohortKey};
 
@@ -14,6 +17,10 @@ pub(super) struct LogText {
     pub(super) path: Box<str>,
     /// Known once the request has a route.
     pub(super) who: Cell<Who>,
+    /// The limit of a rate that it is over, and that only advises.
+    pub(super) advised: OnceCell<Box<str>>,
+    /// The authorizer that failed, so that the request goes on without its answer.
+    pub(super) unasked: OnceCell<Box<str>>,
 }
 
 /// Who sent a request, and its idempotency key: by their hashes, since a log is read by many.

@@ -32,7 +32,7 @@ const FIELDS: &[u8] = b"Content-Type: application/json\r\nCache-Control: public,
 pub(super) fn answer(notices: &Notices, admitted: &Admitted<'_, '_>) -> Stop {
     if !matches!(admitted.head.method, "GET" | "HEAD") {
         let fields = b"Allow: GET, HEAD\r\n".to_vec();
-        return Stop::Answer(METHOD, Some(Box::new(Extra { fields, members: String::new() })));
+        return Stop::Answer(METHOD, Some(Box::new(Extra { fields, ..Extra::default() })));
     }
     let body = document(notices, SystemTime::now().into()).to_string().into_bytes().into();
     Stop::Wait(Wait::Own(Arc::new(KeptAnswer { status: 200, fields: FIELDS.into(), body })))

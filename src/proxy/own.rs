@@ -1,10 +1,13 @@
 //! What is recorded of a request that no version got, since the proxy answered it: counts, and a line of the access log.
 
+use tokio::time::Instant;
+
 use super::{
     client::Client,
+    elapsed::micros,
     log_text::{KeyUse, Who},
     problem::Problem,
-    record::{began_unix_us, push_line},
+    record::{CLIENT_GONE, began_unix_us, push_line},
     rejected::Rejected,
     worker::Worker,
 };
@@ -23,31 +26,50 @@ pub(super) enum Own {
 
 /// What the log says of a request that no version got.
 struct Said<'a> {
+    /// 0 if there was no response.
     status: u16,
     /// Length of the response's body.
     bytes_out: u64,
     cohort: Option<&'a str>,
-    /// What refused it, and the kind of the problem.
-    refused: Option<(Refusal, &'static str)>,
+    /// The kind of the problem.
+    fault: Option<&'static str>,
+    /// What refused it.
+    policy: Option<Refusal>,
     who: Who,
 }
 
-/// Records a request that was refused.
-pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected) {
+/// Records a request that was refused by a response with a body of that many bytes.
+pub(super) fn record_refused(worker: &Worker, client: &Client, refused: &Rejected, bytes_out: u64) {
     let Problem { status, kind, .. } = refused.problem;
     let refusal = Refusal::of(kind);
     let is_smoke = client.connected.smoke.is_some();
     if let (Some(routed), false) = (&refused.routed, is_smoke) {
         routed.route().refusals.note(refusal);
     }
+    let policy = refused.routed.is_some().then_some(refusal);
+    record_unserved(worker, client, refused, (status, bytes_out), (kind, policy));
+}
+
+/// Records a request whose client has left before it was whole, and got no response.
+pub(super) fn record_gone(worker: &Worker, client: &Client, held: &Rejected) {
+    record_unserved(worker, client, held, (0, 0), (CLIENT_GONE, None));
+}
+
+fn record_unserved(
+    worker: &Worker,
+    client: &Client,
+    refused: &Rejected,
+    (status, bytes_out): (u16, u64),
+    (fault, policy): (&'static str, Option<Refusal>),
+) {
+    let is_smoke = client.connected.smoke.is_some();
     let who = refused.log.as_deref().map(|log| log.who.get()).unwrap_or_default();
     let cohort = match (&refused.routed, who.player) {
         _ if is_smoke => Some("smoke"),
         (Some(routed), Some((_, source))) => Some(routed.service().cohort.label(source)),
         _ => None,
     };
-    let refused_by = Some((refusal, kind));
-    let said = Said { status, bytes_out: 0, cohort, refused: refused_by, who };
+    let said = Said { status, bytes_out, cohort, fault: Some(fault), policy, who };
     record(worker, client, refused, &said);
 }
 
@@ -66,7 +88,8 @@ pub(super) fn record_replayed(
     };
     who.key = who.key.map(|(key, _)| (key, used));
     let bytes_out = answer.body.len() as u64;
-    let said = Said { status: answer.status, bytes_out, cohort: Some(cohort), refused: None, who };
+    let (status, cohort) = (answer.status, Some(cohort));
+    let said = Said { status, bytes_out, cohort, fault: None, policy: None, who };
     record(worker, client, held, &said);
 }
 
@@ -84,10 +107,11 @@ fn record(worker: &Worker, client: &Client, refused: &Rejected, said: &Said<'_>)
     }
     let routed = refused.routed.as_ref();
     let who = said.who;
+    let duration_us = micros(refused.head_at, Instant::now());
     push_line(
         worker,
         &Entry {
-            unix_us: began_unix_us(0),
+            unix_us: began_unix_us(duration_us),
             request_id: refused.id.as_ref().map_or(&[][..], |id| id.as_str().as_bytes()),
             client: text.map_or(client.connected.address, |t| t.client),
             method: text.map_or(&[], |t| t.method.as_bytes()),
@@ -98,18 +122,22 @@ fn record(worker: &Worker, client: &Client, refused: &Rejected, said: &Said<'_>)
             service: routed.map(|routed| &*routed.service().name),
             version: None,
             endpoint: None,
+            endpoint_version: None,
             route: routed.map(|routed| &*routed.route().label),
             cohort: said.cohort,
-            bytes_in: 0,
+            bytes_in: refused.bytes_in,
             bytes_out: said.bytes_out,
-            duration_us: 0,
+            duration_us: duration_us.into(),
             upstream_us: None,
-            fault: said.refused.map(|(_, kind)| kind),
+            fault: said.fault,
             retries: 0,
             retry: None,
             withheld: None,
             rescued_by: None,
-            policy: said.refused.filter(|_| routed.is_some()).map(|(refusal, _)| refusal.label()),
+            policy: said.policy.map(Refusal::label),
+            refused_by: refused.extra.as_deref().and_then(|extra| extra.by.as_deref()),
+            advised: text.and_then(|text| text.advised.get()).map(|name| &**name),
+            unasked: text.and_then(|text| text.unasked.get()).map(|name| &**name),
             player: who.player.map(|(player, _)| player),
             key: who.key.map(|(key, _)| key),
             key_use: who.key.map(|(_, used)| used.label()),

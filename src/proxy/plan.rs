@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) snapshot: Rc<WorkerSnapshot>,
     pub(super) decision: Decision,
     /// When the head was complete.
+    pub(super) head_at: Instant,
+    /// When it had waited for all that comes before a version gets it. What a version is judged by begins here.
     pub(super) began: Instant,
     /// Bytes of the head in the client's inbox.
     pub(super) head_bytes: usize,
@@ -169,10 +171,11 @@ pub(super) fn plan(
     let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
     let parsed = parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?;
     let Some((mut head, head_bytes)) = parsed else { return Ok(()) };
+    let head_at = passed.head_at.unwrap_or_else(Instant::now);
     if passed.changes_head() {
         passed.change(&mut head);
     }
-    let admitted = admit(client, &snapshot, &mut head, head_bytes)?;
+    let admitted = admit(client, &snapshot, &mut head, (head_bytes, head_at))?;
 
     let view = admitted.view(&client.connected);
     // Two matches rather than one of both results, so that the usual decision stays in registers.
@@ -193,7 +196,8 @@ pub(super) fn plan(
     let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
     let service = &snapshot.services[decision.service as usize];
     let place = Place { snapshot: &snapshot, route, service, class };
-    if place.asks() {
+    let asks = place.asks();
+    if asks {
         match begin(worker, place, (&admitted, &view), client, passed, &mut rare) {
             Ok(Begin::Now) => {}
             Ok(Begin::Again) => {
@@ -240,7 +244,9 @@ pub(super) fn plan(
         pin::hide(service, request);
     }
 
-    let began = Instant::now();
+    // What is asked takes time, which is none of the version's.
+    let asked = asks || passed.head_at.is_some() || snapshot.routing_issuer.is_some();
+    let began = if asked { Instant::now() } else { head_at };
     if admitted.mode.grpc
         && let Some(timeout) = view.header("grpc-timeout").and_then(grpc::timeout)
     {
@@ -254,6 +260,7 @@ pub(super) fn plan(
     let networks = route.evidence.as_ref().filter(|evidence| evidence.networks);
     *planned = Some(Plan {
         decision,
+        head_at,
         began,
         rare,
         head_bytes: admitted.head_bytes,

@@ -60,9 +60,18 @@ pub(super) fn ask(
     if !policies.rates.is_empty() {
         let lines = match &passed.rates {
             Some(lines) => lines.to_vec(),
-            None => rates::take(&policies.rates, route, admitted, request, Instant::now())?,
+            None => {
+                let taken = rates::take(&policies.rates, route, admitted, request, Instant::now())?;
+                if taken.over.is_some() {
+                    passed.over = taken.over;
+                }
+                taken.lines
+            }
         };
         passed.rates.get_or_insert_with(|| lines.as_slice().into());
+        if let (Some(log), Some(over)) = (&admitted.log, &passed.over) {
+            let _ = log.advised.set(over.clone());
+        }
         additions.answer = lines;
     }
     if let Some(authorizer) = &policies.external {

@@ -114,6 +114,16 @@ pub(super) struct Extra {
     pub(super) fields: Vec<u8>,
     /// Members of the JSON document, each with a comma before it.
     pub(super) members: String,
+    /// The name of what refused the request, for the access log; clients do not see it.
+    pub(super) by: Option<Box<str>>,
+}
+
+impl Extra {
+    /// That of a refusal by a limit of requests in flight: of the service, or of the route.
+    pub(super) fn of_limit(is_shared: bool) -> Box<Self> {
+        let by = if is_shared { "service" } else { "route" };
+        Box::new(Self { by: Some(by.into()), ..Self::default() })
+    }
 }
 
 impl From<HeadError> for Problem {
@@ -170,7 +180,7 @@ impl Problem {
         }
     }
 
-    /// Writes the response; `head_only` leaves out the body but not its length.
+    /// Writes the response; `head_only` leaves out the body but not its length. Returns the bytes of the body.
     pub(super) fn write(
         &self,
         out: &mut Buffer,
@@ -179,13 +189,14 @@ impl Problem {
         head_only: bool,
         persistence: Persistence,
         date: &str,
-    ) {
+    ) -> u64 {
         if self.status == 204 {
             put_status(out, 204, "No Content");
             put_field(out, "Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE");
             put_field(out, "Date", date.as_bytes());
             out.put(persistence.line());
-            return out.put(b"\r\n");
+            out.put(b"\r\n");
+            return 0;
         }
         let title = reason(self.status);
         let id = id.map_or("", RequestId::as_str);
@@ -205,9 +216,11 @@ impl Problem {
         out.put(fields);
         out.put(persistence.line());
         out.put(b"\r\n");
-        if !head_only {
-            out.put(body.as_bytes());
+        if head_only {
+            return 0;
         }
+        out.put(body.as_bytes());
+        body.len() as u64
     }
 }
 

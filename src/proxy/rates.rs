@@ -18,15 +18,23 @@ use crate::{
 /// Number of the source of a key that is the client's address.
 const BY_ADDRESS: u16 = u16::MAX;
 
-/// Takes the part of the `admitted` request of each of the `rates` of its `route`. Returns the header fields that tell
-/// the client of them (draft-ietf-httpapi-ratelimit-headers). A request over one of them takes from none.
+/// What a request has taken.
+pub(super) struct Taken {
+    /// The header fields that tell the client of the limits (draft-ietf-httpapi-ratelimit-headers).
+    pub(super) lines: Vec<u8>,
+    /// The first limit that it is over and that only advises.
+    pub(super) over: Option<Box<str>>,
+}
+
+/// Takes the part of the `admitted` request of each of the `rates` of its `route`. A request that one of them refuses takes
+/// from none. Limits that it is exempt from, or that only advise, are not told.
 pub(super) fn take(
     rates: &[RateLimit],
     route: &Route,
     admitted: &Admitted<'_, '_>,
     request: &RequestView<'_>,
     now: Instant,
-) -> Result<Vec<u8>, Stop> {
+) -> Result<Taken, Stop> {
     let octets = Octets::of(subscriber(admitted.address));
     let key = |rate: &RateLimit| {
         let Some(by) = &rate.by else { return RateKey { source: 0, value: &[] } };
@@ -35,16 +43,35 @@ pub(super) fn take(
             None => RateKey { source: BY_ADDRESS, value: octets.as_slice() },
         }
     };
-    let mut fields = Fields::default();
+    let is_exempt = |rate: &RateLimit| {
+        let exempt = rate.exempt.as_ref();
+        exempt.is_some_and(|exempt| exempt.has(admitted.address, request.claims))
+    };
+    // A bit for each limit of which it has taken its part; there are 8 at most.
+    let (mut fields, mut over, mut taken) = (Fields::default(), None, 0_u8);
     for (number, rate) in rates.iter().enumerate() {
-        let said = rate.table.take(key(rate), now);
+        if is_exempt(rate) {
+            continue;
+        }
+        let said = match rate.advises {
+            true => rate.table.advise(key(rate), now),
+            false => rate.table.take(key(rate), now),
+        };
+        taken |= u8::from(said.admitted) << number;
+        if rate.advises {
+            if !said.admitted && over.is_none() {
+                over = Some(rate.label.clone());
+            }
+            continue;
+        }
         fields.put(rate, said);
         if !said.admitted {
-            rates[..number].iter().for_each(|taken| taken.table.give_back(key(taken), now));
+            let before = rates.iter().enumerate().filter(|(number, _)| taken >> number & 1 == 1);
+            before.for_each(|(_, before)| before.table.give_back(key(before), now));
             return Err(refuse(rate, said, fields));
         }
     }
-    Ok(fields.into_lines())
+    Ok(Taken { lines: fields.into_lines(), over })
 }
 
 /// The response to a request over a limit (RFC 6585 section 4).
@@ -58,7 +85,14 @@ fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
     };
     // Names of limits need no escaping.
     let members = format!(",\"violated-policies\":[\"{}\"]", rate.label);
-    Stop::Answer(problem, Some(Box::new(Extra { fields: fields.into_lines(), members })))
+    Stop::Answer(
+        problem,
+        Some(Box::new(Extra {
+            fields: fields.into_lines(),
+            members,
+            by: Some(rate.label.clone()),
+        })),
+    )
 }
 
 fn whole_seconds(time: std::time::Duration) -> u32 {
@@ -86,6 +120,9 @@ impl Fields {
     }
 
     fn into_lines(self) -> Vec<u8> {
+        if self.policy.is_empty() {
+            return Vec::new();
+        }
         format!("RateLimit-Policy: {}\r\nRateLimit: {}\r\n", self.policy, self.state).into_bytes()
     }
 }

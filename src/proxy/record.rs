@@ -20,6 +20,9 @@ use crate::{
     telemetry::{access_log::Entry, collector::Sample},
 };
 
+/// The fault of a request whose client has left before its end.
+pub(super) const CLIENT_GONE: &str = "client_gone";
+
 /// What is recorded of one request; dropping it marks the request finished.
 pub(super) struct RequestRecord<'a> {
     worker: &'a Worker,
@@ -139,6 +142,8 @@ impl<'a> RequestRecord<'a> {
     /// The attempt is made again.
     pub(super) fn retry(&mut self, reason: RetryReason) {
         self.retries += 1;
+        // It was that of the attempt before.
+        self.fault = None;
         let cells = self.asked_version().state.cells.of(self.worker.id);
         cells.retries[reason as usize].add(1);
         self.repeats.get_or_insert_default().reason = Some(reason);
@@ -353,7 +358,7 @@ impl<'a> RequestRecord<'a> {
         if self.retries > 0 {
             self.record_repeated(outcome);
         }
-        let duration_us = micros(plan.began, ended);
+        let duration_us = micros(plan.head_at, ended);
         worker.record(Sample {
             endpoint: self.endpoint_id(),
             series: series.id,
@@ -376,7 +381,7 @@ impl<'a> RequestRecord<'a> {
     #[cold]
     fn record_smoke(&mut self, ended: Instant) {
         if self.plan.log.is_some() {
-            self.log(micros(self.plan.began, ended));
+            self.log(micros(self.plan.head_at, ended));
         }
     }
 
@@ -386,7 +391,7 @@ impl<'a> RequestRecord<'a> {
         self.fault = Some("cut");
         self.worker.shared.cells.of(self.worker.id).requests_cut.add(1);
         if self.plan.log.is_some() {
-            self.log(micros(self.plan.began, Instant::now()));
+            self.log(micros(self.plan.head_at, Instant::now()));
         }
     }
 
@@ -402,6 +407,8 @@ impl<'a> RequestRecord<'a> {
             AssignedBy::Cohort(source) => plan.service().cohort.label(source),
         };
         let address = self.endpoint().map(|endpoint| endpoint.label.as_ref());
+        let elsewhere =
+            Some(self.asked_version()).filter(|asked| !std::ptr::eq(*asked, self.version));
         let (repeats, who) = (self.repeats.as_deref(), text.who.get());
         push_line(
             self.worker,
@@ -417,13 +424,14 @@ impl<'a> RequestRecord<'a> {
                 service: Some(&plan.service().name),
                 version: Some(&self.version.name),
                 endpoint: address,
+                endpoint_version: elsewhere.map(|version| &*version.name),
                 route: Some(&plan.route().label),
                 cohort: Some(cohort),
                 bytes_in: self.bytes_in,
                 bytes_out: self.bytes_out,
                 duration_us: duration_us.into(),
                 upstream_us: (self.upstream_us != Sample::NONE).then_some(self.upstream_us.into()),
-                fault: if self.gone { Some("client_gone") } else { self.fault },
+                fault: if self.gone { Some(CLIENT_GONE) } else { self.fault },
                 retries: self.retries,
                 retry: repeats.and_then(|repeats| Some(repeats.reason?.label())),
                 withheld: repeats.and_then(|repeats| Some(repeats.withheld?.label())),
@@ -431,6 +439,9 @@ impl<'a> RequestRecord<'a> {
                     .rescuer(self.outcome.unwrap_or(self.status))
                     .map(|version| &*version.name),
                 policy: None,
+                refused_by: None,
+                advised: text.advised.get().map(|name| &**name),
+                unasked: text.unasked.get().map(|name| &**name),
                 player: who.player.map(|(player, _)| player),
                 key: who.key.map(|(key, _)| key),
                 key_use: who.key.map(|(_, used)| used.label()),

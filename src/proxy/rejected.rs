@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::{
     head::HeadError,
     log_text::LogText,
@@ -36,6 +38,10 @@ pub(super) struct Rejected {
     pub(super) mode: ResponseMode,
     /// Length of the request in bytes, if it was read to its end and the connection can be kept.
     pub(super) whole: Option<usize>,
+    /// When its head was complete, or was given up.
+    pub(super) head_at: Instant,
+    /// Bytes of its body that have arrived.
+    pub(super) bytes_in: u64,
     pub(super) log: Option<Box<LogText>>,
     /// Where it was routed to; `None` if it was not.
     pub(super) routed: Option<Routed>,
@@ -70,6 +76,8 @@ impl Rejected {
             id: None,
             mode: ResponseMode::UNREAD,
             whole: None,
+            head_at: Instant::now(),
+            bytes_in: 0,
             log: None,
             routed: None,
             waiting: None,

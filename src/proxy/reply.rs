@@ -70,8 +70,9 @@ pub(super) async fn fail(turn: &mut Turn<'_>, error: AttemptError) -> NextState 
     record.fault = Some(problem.kind);
     let read = !turn.unread_body && error != AttemptError::ClientBody;
     let keep = plan.mode.keep_alive && read && !worker.parting.get();
-    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), members: String::new() });
-    write(problem, extra.as_ref(), response, Some(&plan.id), plan.mode, keep, worker);
+    let extra = plan.added().map(|lines| Extra { fields: lines.to_vec(), ..Extra::default() });
+    record.bytes_out =
+        write(problem, extra.as_ref(), response, Some(&plan.id), plan.mode, keep, worker);
     match (flush(client, plan.route().body.timeout, response).await, keep) {
         (Err(_), _) => NextState::Close,
         (Ok(()), true) => NextState::Keep,
@@ -99,14 +100,15 @@ pub(super) async fn refuse(
             Some(extra) => (&*extra.fields, &*extra.members),
             None => (&[][..], ""),
         };
-        Extra { fields: [fields, rates].concat(), members: members.to_owned() }
+        Extra { fields: [fields, rates].concat(), members: members.to_owned(), by: None }
     });
     let extra = told.as_ref().or(refused.extra.as_deref());
-    write(refused.problem, extra, &mut response, refused.id.as_ref(), mode, keep, worker);
+    let (problem, id) = (refused.problem, refused.id.as_ref());
+    let bytes_out = write(problem, extra, &mut response, id, mode, keep, worker);
     let patience = worker.snapshot().limits.body_timeout;
     let flushed = flush(client, patience, &mut response).await;
     worker.blocks.give(response);
-    record_refused(worker, client, refused);
+    record_refused(worker, client, refused, bytes_out);
     answered(client, flushed, refused.whole, keep)
 }
 
@@ -130,6 +132,7 @@ pub(super) fn answered(
 }
 
 /// Writes `problem` into `response`, in the form that `mode` requires. `keep`: the client's connection is kept.
+/// Returns the length of the body.
 fn write(
     problem: Problem,
     extra: Option<&Extra>,
@@ -138,10 +141,13 @@ fn write(
     mode: ResponseMode,
     keep: bool,
     worker: &Worker,
-) {
+) -> u64 {
     let date = worker.date(Instant::now());
     match mode.grpc {
-        true => problem.write_to_grpc(response, extra, &date),
+        true => {
+            problem.write_to_grpc(response, extra, &date);
+            0
+        }
         false => problem.write(response, id, extra, mode.head_only, mode.persistence(keep), &date),
     }
 }

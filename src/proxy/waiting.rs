@@ -25,6 +25,7 @@ use super::{
     places::{LEFT, Places, WaitForPlace},
     problem::{Extra, Problem},
     question::Question,
+    whole_body::NoBody,
     worker::Worker,
     writable::HeldUntilWritable,
 };
@@ -80,10 +81,14 @@ pub(super) struct Passed(Option<Box<Got>>);
 /// What a request has got, so that it is not asked for it, and does not wait for it, once more.
 #[derive(Default)]
 pub(super) struct Got {
+    /// When its head was complete.
+    pub(super) head_at: Option<Instant>,
     /// Its place in the queue of a fence. It is dropped once the write has begun: then the next one is called.
     pub(super) fence: Option<Held>,
     /// It took its part of the rates of its route; the lines that tell the client of them.
     pub(super) rates: Option<Box<[u8]>>,
+    /// The first limit of a rate that it is over and that only advises.
+    pub(super) over: Option<Box<str>>,
     /// What its token says, if the access log is to know its player.
     pub(super) claims: Option<Rc<Claims>>,
     /// It has waited for keys.
@@ -112,8 +117,10 @@ pub(super) struct Got {
 
 /// What a request has got that did not wait.
 const NOTHING: &Got = &Got {
+    head_at: None,
     fence: None,
     rates: None,
+    over: None,
     claims: None,
     keys: false,
     opened: false,
@@ -206,6 +213,8 @@ pub(super) enum Waited {
     Again,
     /// The client gets this problem.
     Refused(Problem, Option<Box<Extra>>),
+    /// Its body never arrives.
+    NoBody(NoBody),
     /// The client gets this response, which was kept; whether the request has waited for the first one with its key.
     Replay(Arc<KeptAnswer>, bool),
     /// The client gets this response, which the proxy made.
@@ -231,13 +240,13 @@ impl Waiting {
         }
         match self.wait {
             Wait::Place(wait) => {
-                let got = &mut **passed;
+                let (got, is_shared) = (&mut **passed, wait.is_shared);
                 if wait.turn_until.is_none() {
                     got.fence = None;
                 }
                 let places = got.places.get_or_insert_default();
                 if let Err(problem) = wait.end(client, places, &mut got.fence).await {
-                    return refused(problem);
+                    return Waited::Refused(problem, Some(Extra::of_limit(is_shared)));
                 }
             }
             Wait::Room => {
@@ -251,11 +260,11 @@ impl Waiting {
             },
             Wait::Body(reading) => match reading.end(client, worker).await {
                 Ok(gathered) => passed.body = Some(gathered),
-                Err(problem) => return refused(problem),
+                Err(no_body) => return Waited::NoBody(no_body),
             },
             Wait::Arriving(arriving) => match arriving.end(client).await {
                 Ok(()) => passed.arrived = true,
-                Err(problem) => return refused(problem),
+                Err(no_body) => return Waited::NoBody(no_body),
             },
             Wait::Key(beginning) => match beginning.end(client, &mut passed.fence).await {
                 Outcome::Begun(key) => passed.key = Some(key),

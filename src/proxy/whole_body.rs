@@ -14,6 +14,7 @@ use super::{
     client::Client,
     head::HeadError,
     pace,
+    problem::Problem,
 };
 use crate::snapshot::BodyLimits;
 
@@ -36,8 +37,10 @@ pub(super) enum Broken {
     TooLarge,
     /// Its chunks are malformed.
     Malformed,
-    /// The client's side has ended before it.
-    Ended,
+    /// It is slower than may be.
+    Late,
+    /// The client has left.
+    Gone,
 }
 
 impl WholeBody {
@@ -87,7 +90,7 @@ impl WholeBody {
             if self.len() > before {
                 client.deadline.set(due(self.len()));
             }
-            client.deadline.poll_passed(cx).map(|()| Err(Broken::Ended))
+            client.deadline.poll_passed(cx).map(|()| Err(Broken::Late))
         })
         .await
     }
@@ -111,7 +114,7 @@ impl WholeBody {
                 Poll::Ready(Ok(_)) if self.decoder.ends_with_connection() => {
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Ready(_) => return Poll::Ready(Err(Broken::Ended)),
+                Poll::Ready(_) => return Poll::Ready(Err(Broken::Gone)),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -148,15 +151,27 @@ impl WholeBody {
     }
 }
 
+/// What becomes of a request whose body never arrives.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoBody {
+    /// The response; `None` if the client has left.
+    pub(super) response: Option<Problem>,
+    /// Bytes of the body that have arrived.
+    pub(super) bytes: u64,
+}
+
 impl Broken {
-    /// The response to a request with such a body; `None` if it is too large, which is no fault everywhere.
-    pub(super) fn response(self) -> Option<HeadError> {
-        let (status, detail) = match self {
+    /// What becomes of a request with such a body, of which `bytes` have arrived; `None` if it is too large, which is no
+    /// fault everywhere.
+    pub(super) fn ends(self, bytes: usize) -> Option<NoBody> {
+        let error = |status, detail| Some(HeadError { status, detail }.into());
+        let response = match self {
             Self::TooLarge => return None,
-            Self::Malformed => (400, "the chunks of the body are malformed"),
-            Self::Ended => (408, "the body did not arrive, or not in time"),
+            Self::Malformed => error(400, "the chunks of the body are malformed"),
+            Self::Late => error(408, "the body did not arrive in time"),
+            Self::Gone => None,
         };
-        Some(HeadError { status, detail })
+        Some(NoBody { response, bytes: bytes as u64 })
     }
 }
 
@@ -164,21 +179,20 @@ impl Broken {
 ///
 /// # Errors
 ///
-/// The response, if the client does not read.
-pub(super) async fn call(client: &mut Client, limits: BodyLimits) -> Result<(), HeadError> {
+/// What becomes of the request, if the client does not read.
+pub(super) async fn call(client: &mut Client, limits: BodyLimits) -> Result<(), NoBody> {
     let mut interim = Buffer::hollow();
     interim.put(b"HTTP/1.1 100 Continue\r\n\r\n");
     client.deadline.set(Instant::now() + limits.timeout);
     let called = poll_fn(|cx| {
         if let Poll::Ready(written) = interim.poll_flush(cx, &mut client.stream) {
-            return Poll::Ready(written.is_ok());
+            return Poll::Ready(written.map_err(|_| None));
         }
-        client.deadline.poll_passed(cx).map(|()| false)
+        client.deadline.poll_passed(cx).map(|()| Err(Some(LATE)))
     });
-    match called.await {
-        true => Ok(()),
-        false => Err(HeadError { status: 408, detail: "the client does not read" }),
-    }
+    const LATE: HeadError = HeadError { status: 408, detail: "the client does not read" };
+    let called = called.await;
+    called.map_err(|late| NoBody { response: late.map(Problem::from), bytes: 0 })
 }
 
 #[cfg(test)]

@@ -64,7 +64,10 @@ pub(super) fn told(problem: Problem, refusal: Option<&Refusal>) -> (Problem, Opt
     };
     let fields = refusal.fields.clone().into_bytes();
     let members = format!("{},\"retry_after\":{retry_after}", refusal.members);
-    (Problem { retry_after, ..problem }, Some(Box::new(Extra { fields, members })))
+    (
+        Problem { retry_after, ..problem },
+        Some(Box::new(Extra { fields, members, by: Some(refusal.scope.into()) })),
+    )
 }
 
 impl HeldUntilWritable {

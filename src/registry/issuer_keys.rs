@@ -55,9 +55,9 @@ pub struct Fetching {
     pub came: Option<Instant>,
     /// Whether the issuer gave them to this process or to the one before; not so if a file of an earlier process has them.
     pub is_confirmed: bool,
-    /// Fetches that gave keys, and those that failed.
+    /// Fetches, or reads of the file again, that gave keys, and those that failed.
     pub counts: [u64; 2],
-    /// Why the last fetch failed; `None` if it did not, or none has ended.
+    /// Why the last of them failed; `None` if it did not, or none has ended.
     pub error: Option<Arc<str>>,
 }
 
@@ -126,7 +126,7 @@ impl KeyStore {
         }
         let keys = Arc::new(keys);
         if let Some(old) = self.keys.swap(Some(Arc::clone(&keys))) {
-            state.unknown.replace(old.names(), keys.names());
+            state.unknown.replace(old.names(), keys.names(), came);
         }
     }
 

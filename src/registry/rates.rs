@@ -36,6 +36,7 @@ pub struct RateTable {
     sets: usize,
     locks: Box<[Mutex<Box<[Set]>>]>,
     refused: AtomicU64,
+    advised: AtomicU64,
     lost: AtomicU64,
 }
 
@@ -73,22 +74,28 @@ impl RateTable {
             sets: each * locks,
             locks: (0..locks).map(of_lock).collect(),
             refused: AtomicU64::new(0),
+            advised: AtomicU64::new(0),
             lost: AtomicU64::new(0),
         }
     }
 
-    /// Takes one request of `key` at `now`.
+    /// Takes one request of `key` at `now`. One over the limit is counted as refused.
     pub fn take(&self, key: RateKey<'_>, now: Instant) -> Said {
+        counted(self.said(key, now), &self.refused)
+    }
+
+    /// As [`Self::take`], for a limit that only advises: one over it is counted apart.
+    pub fn advise(&self, key: RateKey<'_>, now: Instant) -> Said {
+        counted(self.said(key, now), &self.advised)
+    }
+
+    fn said(&self, key: RateKey<'_>, now: Instant) -> Said {
         let now = now.saturating_duration_since(self.began).as_nanos() as u64 + 1;
-        let said = self.with(key, now, |slot| {
+        self.with(key, now, |slot| {
             let (due, said) = self.rate.take(slot.due, now);
             slot.due = due;
             said
-        });
-        if !said.admitted {
-            self.refused.fetch_add(1, Relaxed);
-        }
-        said
+        })
     }
 
     /// Gives back what `key` took just now, since another limit refused the request.
@@ -100,6 +107,11 @@ impl RateTable {
     /// Requests refused so far.
     pub fn refused(&self) -> u64 {
         self.refused.load(Relaxed)
+    }
+
+    /// Requests over the limit that were not refused so far, since it only advises.
+    pub fn advised(&self) -> u64 {
+        self.advised.load(Relaxed)
     }
 
     /// Keys that lost their slot before their due time, so far.
@@ -130,6 +142,14 @@ impl RateTable {
         };
         act(slot)
     }
+}
+
+/// `said`, counted in `over` if it admits nothing.
+fn counted(said: Said, over: &AtomicU64) -> Said {
+    if !said.admitted {
+        over.fetch_add(1, Relaxed);
+    }
+    said
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What a route asks of its requests before they reach a version, and whether it repeats them, compiled.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use super::{
     authorizer::Authorizer,
@@ -14,9 +14,12 @@ use crate::{
         pattern::KeySource,
         schema::{self},
     },
-    policy::{access::Access, rate::Rate},
+    policy::{
+        access::{Access, Exempted},
+        rate::Rate,
+    },
     registry::{RateTable, Registry},
-    routing::Cohort,
+    routing::{Claims, Cohort, matcher::Condition},
 };
 
 /// The policies of a route. A route without any has none of this, so its requests test one pointer.
@@ -51,6 +54,33 @@ pub struct RateLimit {
     pub by: Option<Cohort>,
     /// The keys.
     pub table: Arc<RateTable>,
+    /// Whether a request over it goes on, and is only reported.
+    pub advises: bool,
+    /// Requests that it is not asked about; `None`: none.
+    pub exempt: Option<Box<ExemptRequests>>,
+}
+
+/// Requests that a limit of a rate is not asked about.
+#[derive(Debug)]
+pub struct ExemptRequests {
+    addresses: Exempted,
+    claims: Box<[Condition]>,
+}
+
+impl ExemptRequests {
+    /// Those that are `written`; `None` if there are none.
+    fn compile(written: &schema::Exempt) -> Option<Box<Self>> {
+        let schema::Exempt { addresses, claims } = written;
+        let claims = claims.iter().map(|(name, values)| Condition::new(name, values.as_slice()));
+        let all = Self { addresses: Exempted::new(addresses), claims: claims.collect() };
+        (!addresses.is_empty() || !all.claims.is_empty()).then(|| Box::new(all))
+    }
+
+    /// Whether a request of the client at `address`, whose token has these `claims`, is one of them.
+    pub fn has(&self, address: IpAddr, claims: Option<&Claims>) -> bool {
+        let holds = |claims| self.claims.iter().all(|condition| condition.holds_in_claims(claims));
+        self.addresses.has(address) || !self.claims.is_empty() && claims.is_some_and(holds)
+    }
 }
 
 impl RoutePolicies {
@@ -116,6 +146,8 @@ impl RateLimit {
             by: written.by.as_ref().map(|by| sources(by.as_slice())),
             table: registry.rates(route, &label, rate, written.keys),
             label: label.into(),
+            advises: written.mode == schema::LimitMode::Advise,
+            exempt: ExemptRequests::compile(&written.exempt),
         }
     }
 }

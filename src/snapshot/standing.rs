@@ -29,6 +29,8 @@ pub struct Standing {
 /// What a client is told whose write is refused.
 #[derive(Debug)]
 pub struct Refusal {
+    /// What is read-only, for the access log: `process`, `service` or `route`.
+    pub scope: &'static str,
     /// When the mode ends, if that is known.
     pub until: Option<UtcTime>,
     /// Members of the problem document, each with a comma before it.
@@ -114,15 +116,23 @@ impl Standing {
         if notices.list.is_empty() && notices.modes.is_empty() {
             return None;
         }
-        let refusal = |mode: &Mode| Arc::new(Refusal::new(name, mode, sources, registry));
-        let of_process = notices.modes.get(&Scope::Process);
+        let refusal = |(scope, mode): (&'static str, &Mode)| {
+            Arc::new(Refusal::new(scope, (name, mode), sources, registry))
+        };
+        let of_process = notices.modes.get(&Scope::Process).map(|mode| ("process", mode));
         let of_service = notices.modes.get(&Scope::Service(name.to_owned()));
-        let lost = notices.lost.iter().filter(|(service, _)| service == name).map(|(_, mode)| mode);
-        let all = of_process.into_iter().chain(of_service).chain(lost).reduce(later);
+        let of_service = of_service.map(|mode| ("service", mode));
+        let lost = notices.lost.iter().filter(|(service, _)| service == name);
+        let lost = lost.map(|(_, mode)| ("service", mode));
+        let all = of_process.into_iter().chain(of_service).chain(lost);
+        let all = all.reduce(|one, other| match std::ptr::eq(later(one.1, other.1), one.1) {
+            true => one,
+            false => other,
+        });
         let own = notices.routes.iter().filter(|(_, service, _)| service == name);
         let own = own.filter_map(|(number, _, own)| {
-            let counts = all.is_none_or(|all| !std::ptr::eq(later(all, own), all));
-            counts.then(|| (*number, refusal(own)))
+            let counts = all.is_none_or(|(_, all)| !std::ptr::eq(later(all, own), all));
+            counts.then(|| (*number, refusal(("route", own))))
         });
         let told = notices.list.iter().filter(|(_, notice)| notice.concerns(name));
         let standing = Self {
@@ -171,7 +181,12 @@ impl Standing {
 }
 
 impl Refusal {
-    fn new(service: &str, mode: &Mode, sources: SnapshotInputs<'_>, registry: &Registry) -> Self {
+    fn new(
+        scope: &'static str,
+        (service, mode): (&str, &Mode),
+        sources: SnapshotInputs<'_>,
+        registry: &Registry,
+    ) -> Self {
         let Mode { until, message, notice, .. } = mode;
         let notice = notice.as_ref().and_then(|name| {
             let known = sources.config.notices.get(name).or(sources.decided.notices.get(name));
@@ -193,7 +208,7 @@ impl Refusal {
             fields += &line(name, notice, true);
         }
         let otherwise = sources.config.read_only.retry_after;
-        Self { until: *until, members, fields, otherwise, state: registry.service(service) }
+        Self { scope, until: *until, members, fields, otherwise, state: registry.service(service) }
     }
 
     /// `Retry-After` at `now`, in seconds.
@@ -224,5 +239,5 @@ fn line(name: &str, notice: &Notice, refuses: bool) -> String {
 
 /// What the notice `name` makes read-only.
 fn claims(name: &str, notice: &Notice, sources: SnapshotInputs<'_>) -> Vec<Scope> {
-    claimed(notice, sources.decided.marks.get(name), &sources.decided.modes)
+    claimed(notice, sources.decided.marks.get(name))
 }

@@ -6,7 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Client, Origin, Proxy, proxy::Builder};
+use serde_json::json;
+
+use crate::support::{
+    Client, Origin, Proxy,
+    issuer::{Issuer, TERMS},
+    proxy::Builder,
+};
 
 fn limited(origin: &Origin, rates: &str) -> Builder {
     let route = format!("name: bets, limit: {{ rates: [ {rates} ] }}");
@@ -154,4 +160,42 @@ fn a_flood_of_keys_takes_no_memory() {
     let mut client = process.connect();
     let mut again = || client.get("/").header("X-Player-Id", "ada").send().status;
     assert_eq!([again(), again()], [200, 429]);
+}
+
+#[test]
+fn who_is_exempt_takes_nothing_of_a_limit() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let keys = issuer.serve();
+    let exempt = "exempt: { addresses: [ 192.0.2.0/24 ], claims: { role: [ bot, staff ] } }";
+    let rates =
+        format!("{{ requests: 1, per: 1h, {exempt} }}, {{ requests: 4, per: 1h, name: all }}");
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .top("trusted_proxies: [ 127.0.0.1 ]")
+        .top(&format!("jwt: {{ players: {{ jwks: 'http://{}/', {TERMS} }} }}", keys.address))
+        .route(&format!(
+            "name: bets, auth: {{ jwt: players, required: false }}, limit: {{ rates: [ {rates} ] }}"
+        ))
+        .start();
+    let mut client = proxy.connect();
+    let bearer = |role: &str| format!("Bearer {}", issuer.token("ada", json!({ "role": role })));
+    for (address, role, status) in [
+        ("192.0.2.7", None, 200),
+        ("198.51.100.1", Some("bot"), 200),
+        ("198.51.100.1", None, 200),
+        ("198.51.100.1", Some("player"), 429),
+        ("192.0.2.8", None, 200),
+        // The other limit has no exceptions.
+        ("192.0.2.9", None, 429),
+    ] {
+        let request = client.get("/").header("X-Forwarded-For", address);
+        let answer = match role {
+            Some(role) => request.header("Authorization", &bearer(role)).send(),
+            None => request.send(),
+        };
+        assert_eq!(answer.status, status, "{address} {role:?}");
+        let told = answer.field("ratelimit").expect("a state");
+        let is_exempt = address.starts_with("192.") || role == Some("bot");
+        assert_eq!(told.contains("\"route\""), !is_exempt, "{address} {role:?}: {told}");
+    }
 }

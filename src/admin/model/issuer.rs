@@ -15,7 +15,7 @@ pub struct Issuer {
     pub keys: Option<usize>,
     /// Seconds since they came; null if none came.
     pub age_s: Option<f64>,
-    /// Why the last fetch failed; null if it did not.
+    /// Why the last fetch, or the last read of the file again, failed; null if it did not.
     pub last_error: Option<String>,
 }
 

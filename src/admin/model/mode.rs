@@ -57,6 +57,9 @@ pub struct ModeAnswer {
     /// Notices in force whose read-only mode this change has ended; each of them goes on until it is over or taken back.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// The notice by which it stays read-only after `until`; null if it takes writes again then.
+    #[serde(default)]
+    pub followed_by: Option<String>,
     /// What is wrong with the mode: it refuses nothing; null if nothing is.
     #[serde(default)]
     pub warning: Option<String>,

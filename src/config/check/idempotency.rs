@@ -56,6 +56,39 @@ pub(super) fn check(
     }
 }
 
+/// Checks that routes that share their keys agree on what holds for all of them: otherwise a key that one route remembers is
+/// forgotten or displaced by the other, and a write is processed twice.
+pub(super) fn shared(config: &Config, found: &mut Vec<Finding>) {
+    let keyed = config.routes.iter().enumerate().filter_map(|(index, route)| {
+        let keys = route.idempotency.as_ref()?;
+        Some((index, route, keys, keys.scope(&route.label()).to_owned()))
+    });
+    let keyed: Vec<_> = keyed.collect();
+    for (at, (index, route, keys, scope)) in keyed.iter().enumerate() {
+        let mut before = keyed[..at].iter();
+        let first =
+            before.find(|(_, other, _, name)| (&other.service, name) == (&route.service, scope));
+        let Some((earlier, _, other, _)) = first else { continue };
+        let path = |index| FieldPath::default().key("routes").index(index).key("idempotency");
+        let (here, there) = (path(*index), path(*earlier));
+        let time = |time: Duration| humantime::format_duration(time).to_string();
+        for (name, own, others) in [
+            ("window", time(keys.window), time(other.window)),
+            ("keys", keys.keys.to_string(), other.keys.to_string()),
+            ("memory", keys.memory.to_string(), other.memory.to_string()),
+            ("waiting", keys.waiting.to_string(), other.waiting.to_string()),
+        ] {
+            if own != others {
+                let message = format!(
+                    "{own} here and {others} in `{there}`, and both routes share their keys by the name `{scope}`; write \
+                     the same in both, or another `name`"
+                );
+                found.push(Finding::new(here.key(name), message).and(there.key(name)));
+            }
+        }
+    }
+}
+
 /// Whether no request of `route` writes.
 pub(super) fn only_reads(route: &Route) -> bool {
     let methods = &route.matches.methods;
@@ -113,6 +146,32 @@ mod tests {
             let mut found = Vec::new();
             warn(&config, &mut found);
             assert_eq!(found.len(), usize::from(warns), "{cohort} {idempotency}: {found:?}");
+        }
+    }
+
+    /// Regression: a key was known for as long as the route said that it came on, and the other one sent it again.
+    #[test]
+    fn routes_that_share_keys_agree_on_what_holds_for_all_of_them() {
+        for (first, second, says) in [
+            ("name: bets, window: 24h", "name: bets, window: 1h", "window: 1h here and 1day in"),
+            ("name: bets", "name: bets, keys: 10", "keys: 10 here and 1000000 in"),
+            ("name: bets", "name: bets, memory: 32MiB", "memory: 32MiB here and 64MiB in"),
+            ("name: bets, waiting: 5", "name: bets", "waiting: 1000 here and 5 in"),
+            ("window: 2h", "name: default", "window: 1day here and 2h in"),
+            ("name: bets, window: 24h", "name: bets", ""),
+            ("name: bets, window: 1h", "name: other", ""),
+            ("name: bets, wait: 1s, answer: 1KiB", "name: bets, unsure: ask, required: true", ""),
+        ] {
+            let second =
+                format!("- {{ service: a, match: {{ path: /b }}, idempotency: {{ {second} }} }}\n");
+            let found = parse(&(text("", first) + &second)).map(drop);
+            match found {
+                Ok(()) => assert_eq!(says, "", "{first}, {second}"),
+                Err(problems) => {
+                    let problems = problems.to_string();
+                    assert!(!says.is_empty() && problems.contains(says), "{problems}");
+                }
+            }
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Finding, concurrency, matching::has_param};
+use super::{Finding, concurrency, jwt, matching::has_param};
 use crate::config::{
     pattern::KeySource,
     problem::FieldPath,
-    schema::{Limit, RateLimit, Route},
+    schema::{Exempt, Limit, RateLimit, Route},
 };
 
 /// Most limits of rates of a route: each is asked of every request.
@@ -40,10 +40,29 @@ pub(super) fn check(limit: &Limit, route: &Route, path: &FieldPath, found: &mut 
             found.push(Finding::new(here.key("name"), message).and(path.index(other)));
         }
         terms(rate, &here, found);
+        exempt(rate, route, &here.key("exempt"), found);
         if let Some(by) = &rate.by {
             sources(by.as_slice(), route, &here.key("by"), found);
         }
     }
+}
+
+fn exempt(rate: &RateLimit, route: &Route, path: &FieldPath, found: &mut Vec<Finding>) {
+    let Exempt { addresses, claims } = &rate.exempt;
+    if let Some(all) = addresses.iter().position(|network| network.prefix_len() == 0) {
+        let message = "everybody, so the limit would be asked about nobody; write the addresses of those who are exempt";
+        found.push(Finding::new(path.key("addresses").index(all), message));
+    }
+    if claims.is_empty() {
+        return;
+    }
+    let path = path.key("claims");
+    if route.auth.as_ref().is_none_or(|auth| auth.jwt.is_none()) {
+        let message =
+            "the route asks for no token, so no request has claims; write `auth: { jwt: NAME }`";
+        found.push(Finding::new(path.clone(), message));
+    }
+    jwt::claims(claims, &path, found);
 }
 
 fn terms(rate: &RateLimit, path: &FieldPath, found: &mut Vec<Finding>) {
@@ -142,6 +161,16 @@ mod tests {
                 "write client-ip last",
             ),
             ("rates: [ { requests: 1 }, { requests: 2 } ]", "rates[1].name", "`route`"),
+            (
+                "rates: [ { requests: 1, exempt: { addresses: [ 0.0.0.0/0 ] } } ]",
+                "rates[0].exempt.addresses[0]",
+                "everybody",
+            ),
+            (
+                "rates: [ { requests: 1, exempt: { claims: { role: bot } } } ]",
+                "rates[0].exempt.claims",
+                "no token",
+            ),
         ] {
             let found = problems(limit);
             assert!(found.contains(place) && found.contains(says), "{limit}: {found}");

@@ -1,12 +1,14 @@
 //! Limits on the requests of a route.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::concurrency::Concurrency;
 use crate::config::{
+    address,
     pattern::KeySource,
     units::{self, OneOrMany},
 };
@@ -52,6 +54,40 @@ pub struct RateLimit {
     #[serde(default = "default_keys")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub keys: u32,
+    /// What becomes of a request over it: it gets 429, or goes on and is only counted. Default `act`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: LimitMode,
+    /// Requests that it is not asked about, and that take nothing of it. Default: none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exempt: Exempt,
+}
+
+/// What becomes of requests over a limit of a rate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitMode {
+    /// They get 429.
+    #[default]
+    Act,
+    /// They go on: the limit only reports them, by metric and access log.
+    Advise,
+}
+
+/// Requests that a limit of a rate is not asked about: those of any of the addresses, and those with all of the claims.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exempt {
+    /// Clients: ranges such as `10.0.0.0/8`, or single addresses. Default: none.
+    #[serde(with = "address::exact_networks", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<address::NetworkText>")]
+    pub addresses: Vec<IpNet>,
+    /// Claims of the token, each with a value or several of which one must be there, as in `auth.require`. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, OneOrMany<String>>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl RateLimit {

@@ -32,8 +32,8 @@ impl Controller {
         }
     }
 
-    /// Notes that new certificates of listeners cannot be used, so that the previous ones stay in force.
-    pub fn note_certificates(&mut self, faults: &[Fault]) {
+    /// Notes that new certificates of listeners, or keys of issuers, cannot be used, so that the previous ones stay in force.
+    pub fn note_certificates(&mut self, faults: impl IntoIterator<Item = impl ToString>) {
         for fault in faults {
             let reason = fault.to_string();
             self.record(
@@ -157,9 +157,9 @@ impl Certificates {
         faults
     }
 
-    /// Reads the files of the keys of issuers of tokens.
-    pub fn refresh_keys(&self) {
-        read_again(&self.config, &self.registry);
+    /// Reads the files of the keys of issuers of tokens. Returns the faults that are new since the last time.
+    pub fn refresh_keys(&self) -> Vec<String> {
+        read_again(&self.config, &self.registry)
     }
 
     /// Reads the files of the TLS clients for endpoints.

@@ -22,7 +22,7 @@ use crate::{
     },
     policy::{
         class::Class,
-        read_only::{Mode, Over, Planned, Scope, Settled, Step, due, exempt, in_force},
+        read_only::{Mode, Over, Planned, Scope, Settled, Step, due, exempt, follower, in_force},
     },
     registry::HoldState,
     snapshot::Snapshot,
@@ -60,6 +60,8 @@ pub struct ModeChanged {
     pub after: Option<Mode>,
     /// Notices that are in force, and do not make it read-only any more.
     pub settled: Settled,
+    /// The notice by which it stays read-only when the mode ends at its time.
+    pub followed_by: Option<String>,
 }
 
 /// A change of a notice that is set at run time, as requested.
@@ -97,7 +99,10 @@ impl Operation for ModeChange {
         if planned.before == planned.after {
             return Ok(planned);
         }
-        let what = told(&self.scope, planned.after.as_ref());
+        let mut what = told(&self.scope, planned.after.as_ref());
+        if let Some(notice) = &planned.followed_by {
+            what += &format!(", and then by notice `{notice}`");
+        }
         let reason = with_reason(what, &self.head.reason);
         let event = controller.mode_event(&self.scope, self.head.by.name, reason, moment);
         let generation = controller.commit(prepared, Some(event));
@@ -195,10 +200,16 @@ impl Controller {
         {
             return Err(Rejected::ModeIsOver { until: until.to_string(), now: now.to_string() });
         }
-        let settled = in_force(scope, &self.notices(), now);
+        let notices = self.notices();
+        // What somebody sets leaves the notices as they are: they go on when it ends.
+        let settled = if after.is_none() { in_force(scope, &notices, now) } else { Vec::new() };
+        let ends = after.as_ref().and_then(|mode| mode.until);
+        let marks = &self.state.read_only().marks;
+        let followed_by = ends.and_then(|until| follower((scope, until), &notices, marks));
         let mode = after.clone();
         let change = Change::ModeSet { scope: scope.clone(), mode, settled: settled.clone() };
-        Ok((self.prepare(change)?, ModeChanged { generation, before, after, settled }))
+        let changed = ModeChanged { generation, before, after, settled, followed_by };
+        Ok((self.prepare(change)?, changed))
     }
 
     /// The service of a route, from the file or, if that has lost the route, from the mode before.
@@ -356,9 +367,13 @@ impl Controller {
                 };
                 self.follow_time(scope, (None, settled), why);
             }
-            Step::Begin { scope, mode } => {
-                let why = mode.reason.clone();
-                self.follow_time(scope, (Some(mode), Vec::new()), &why);
+            Step::Begin { scope, mode, ended } => {
+                let before = self.state.read_only().modes.get(&scope).filter(|_| ended.is_some());
+                let why = match before {
+                    Some(before) => format!("{}; the mode of `{}` is over", mode.reason, before.by),
+                    None => mode.reason.clone(),
+                };
+                self.follow_time(scope, (Some(mode), ended.unwrap_or_default()), &why);
             }
             Step::Forget { notice } => {
                 let before = self.state.read_only().notices.get(&notice).cloned();

@@ -57,7 +57,10 @@ impl Stage {
                     self.modes.remove(&scope);
                     self.settle(&scope, settled);
                 }
-                Step::Begin { scope, mode } => drop(self.modes.insert(scope, mode)),
+                Step::Begin { scope, mode, ended } => {
+                    self.settle(&scope, ended.unwrap_or_default());
+                    self.modes.insert(scope, mode);
+                }
                 Step::Forget { notice } => {
                     self.notices.remove(&notice);
                     self.marks.remove(&notice);
@@ -80,8 +83,9 @@ impl Stage {
     /// Somebody sets the mode of `scope`, or ends it.
     fn by_hand(&mut self, scope: &Scope, mode: Option<Mode>, second: u64) {
         let notices = self.notices.iter().map(|(name, notice)| (name.clone(), notice)).collect();
-        let settled = in_force(scope, &notices, at(second));
-        self.settle(scope, settled);
+        if mode.is_none() {
+            self.settle(scope, in_force(scope, &notices, at(second)));
+        }
         self.modes.remove(scope);
         self.modes.extend(mode.map(|mode| (scope.clone(), mode)));
     }
@@ -163,10 +167,55 @@ fn a_mode_that_somebody_set_outlives_a_notice() {
     assert_eq!(stage.modes[&Scope::Process], mode(None));
     stage.tick(500);
     assert!(stage.refuses(&Scope::Process, 500));
-    let mut short = Stage::with("schema", notice(100, 200, None));
-    short.modes.insert(Scope::Process, mode(Some(110)));
-    short.tick(100);
-    assert!(short.refuses(&Scope::Process, 199), "the longer one counts");
+}
+
+/// Regression: a mode with a short end replaced that of a notice, and writes went on when it ended.
+#[test]
+fn when_a_mode_that_somebody_set_ends_the_notice_goes_on() {
+    let process = Scope::Process;
+    let mut before = Stage::with("schema", notice(100, 200, None));
+    before.by_hand(&process, Some(mode(Some(110))), 90);
+    let mut during = Stage::with("schema", notice(100, 200, None));
+    during.tick(100);
+    during.by_hand(&process, Some(mode(Some(110))), 105);
+    for mut stage in [before, during] {
+        assert_eq!(stage.tick(109), 0, "what somebody has set stays until its end");
+        assert_eq!(stage.modes[&process], mode(Some(110)));
+        let steps = stage.due(at(110));
+        assert!(matches!(&steps[..], [Step::Begin { ended: Some(_), .. }]), "{steps:?}");
+        stage.tick(110);
+        assert_eq!(stage.modes[&process].notice.as_deref(), Some("schema"));
+        assert!(stage.refuses(&process, 199));
+        assert_eq!(stage.tick(200), 1);
+        assert!(!stage.refuses(&process, 200));
+    }
+    let mut ended = Stage::with("schema", notice(100, 200, None));
+    ended.tick(100);
+    ended.by_hand(&process, None, 105);
+    ended.by_hand(&process, Some(mode(Some(110))), 106);
+    ended.tick(110);
+    assert!(!ended.refuses(&process, 111), "somebody has ended the notice's mode before");
+}
+
+#[test]
+fn the_notice_that_follows_a_mode_is_the_last_one_to_end_of_those_that_go_on_then() {
+    let all = [("a", notice(100, 200, None)), ("b", notice(150, 300, None))];
+    let notices = all.iter().map(|(name, notice)| ((*name).to_owned(), notice)).collect();
+    let none = BTreeMap::new();
+    let ended = Mark { from: at(150), settled: [Scope::Process].into(), ..Mark::default() };
+    let ended = [("b".to_owned(), ended)].into();
+    let service = Scope::Service("wallet".to_owned());
+    for (scope, until, marks, expected) in [
+        (&Scope::Process, 99, &none, None),
+        (&Scope::Process, 100, &none, Some("a")),
+        (&Scope::Process, 160, &none, Some("b")),
+        (&Scope::Process, 160, &ended, Some("a")),
+        (&Scope::Process, 300, &none, None),
+        (&service, 160, &none, None),
+    ] {
+        let found = follower((scope, at(until)), &notices, marks);
+        assert_eq!(found.as_deref(), expected, "{scope:?} until {until}");
+    }
 }
 
 #[test]
@@ -177,7 +226,7 @@ fn a_shorter_notice_goes_on_when_a_longer_one_is_taken_back_or_shortened() {
     assert_eq!(stage.modes[&Scope::Process].until, Some(at(300)));
     let mut shortened = stage.clone();
     stage.notices.remove("long");
-    assert_eq!(stage.tick(160), 2, "one mode ends, and the other one begins");
+    assert_eq!(stage.tick(160), 1, "the other one follows at once");
     assert_eq!(stage.modes[&Scope::Process].until, Some(at(200)));
     shortened.notices.insert("long".to_owned(), notice(150, 170, None));
     shortened.tick(160);
@@ -197,9 +246,8 @@ fn what_somebody_has_ended_stays_ended_whichever_notices_go_on() {
     assert_eq!(stage.tick(172), 0);
     let mut early = Stage::with("short", notice(100, 200, None));
     early.tick(100);
-    early.by_hand(&Scope::Process, Some(mode(Some(120))), 110);
-    assert_eq!(early.tick(121), 1, "the end that somebody has chosen");
-    assert_eq!(early.tick(122), 0);
+    early.by_hand(&Scope::Process, None, 110);
+    assert_eq!(early.tick(121), 0);
 }
 
 #[test]
@@ -297,15 +345,13 @@ fn a_notice_claims_nothing_where_its_mode_was_ended_early() {
     let planned = notice(10, 20, Some(&["bonus", "wallet"]));
     let wallet = Scope::Service("wallet".to_owned());
     let both = vec![Scope::Service("bonus".to_owned()), wallet.clone()];
-    let mark = Mark { from: at(10), settled: [wallet.clone()].into(), ..Mark::default() };
-    assert_eq!(claimed(&planned, None, &Modes::new()), both);
-    assert_eq!(claimed(&planned, Some(&mark), &Modes::new()), both[..1]);
-    let modes = [(wallet, mode(None))].into();
-    assert_eq!(claimed(&planned, Some(&mark), &modes), both, "somebody has set another mode");
+    let mark = Mark { from: at(10), settled: [wallet].into(), ..Mark::default() };
+    assert_eq!(claimed(&planned, None), both);
+    assert_eq!(claimed(&planned, Some(&mark)), both[..1], "whatever else is read-only there");
     let moved = Mark { from: at(9), ..mark };
-    assert_eq!(claimed(&planned, Some(&moved), &Modes::new()), both, "it begins anew");
+    assert_eq!(claimed(&planned, Some(&moved)), both, "it begins anew");
     let told = Notice { read_only: false, ..planned };
-    assert_eq!(claimed(&told, None, &Modes::new()), []);
+    assert_eq!(claimed(&told, None), []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::super::{
     channel::Channel,
     client::Client,
     problem::{Problem, RETRY_AFTER},
-    whole_body::{WholeBody, call},
+    whole_body::{NoBody, WholeBody, call},
     worker::Worker,
 };
 use crate::snapshot::BodyLimits;
@@ -42,12 +42,12 @@ pub(in crate::proxy) struct Gathered {
 }
 
 impl Reading {
-    /// Reads it. The error is the response to the client.
+    /// Reads it.
     pub(in crate::proxy) async fn end(
         self,
         client: &mut Client,
         worker: &Worker,
-    ) -> Result<Gathered, Problem> {
+    ) -> Result<Gathered, NoBody> {
         let head = client.inbox.data()[..self.head_bytes].to_vec();
         client.inbox.consume(self.head_bytes);
         client.inbox.widen();
@@ -63,8 +63,11 @@ impl Reading {
             (framing, _) => framing,
         };
         let mut body = WholeBody::taken(framing, self.limit as u64);
-        let read = body.arrive(client, self.limits).await;
-        read.map_err(|broken| broken.response().map_or(TOO_LARGE, Into::into))?;
+        if let Err(broken) = body.arrive(client, self.limits).await {
+            let bytes = body.len();
+            let too_large = NoBody { response: Some(TOO_LARGE), bytes: bytes as u64 };
+            return Err(broken.ends(bytes).unwrap_or(too_large));
+        }
         let (body, _) = body.into_parts();
         let mut inbox = worker.blocks.take();
         inbox.put(&head);

@@ -10,7 +10,7 @@ use super::{
 pub struct KeyFacts {
     /// What became of its request.
     pub state: KeyState,
-    /// Seconds until it is forgotten.
+    /// Whole seconds that are left of its window.
     pub left: u32,
     /// What its first request asked for.
     pub print: KnownPrint,
@@ -44,7 +44,8 @@ impl KeyTable {
                 State::Unsure => KeyState::Unsure,
             };
             let left = entry.until.saturating_sub(now);
-            (left > 0 || entry.is_begun()).then_some(KeyFacts { state, left, print: entry.print })
+            let facts = KeyFacts { state, left: whole(left), print: entry.print };
+            (left > 0 || entry.is_begun()).then_some(facts)
         });
         let (None, Some(log)) = (here, &self.log) else { return Ok(here) };
         let Some(Stored::Known { print, until, state }) = log.look(id).await? else {
@@ -56,7 +57,13 @@ impl KeyTable {
             RowState::Answered(answer) => KeyState::Answered(answer.map(|answer| answer.status)),
         };
         // The time is that of the file once the file was opened.
-        let left = until.saturating_sub(self.time.now());
+        let left = whole(until.saturating_sub(self.time.now()));
         Ok(Some(KeyFacts { state, left, print }))
     }
+}
+
+/// What is left of a window that is forgotten in `seconds`: a key is forgotten in the first second in which all of its window
+/// has passed.
+fn whole(seconds: u32) -> u32 {
+    seconds.saturating_sub(1)
 }

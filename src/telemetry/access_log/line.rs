@@ -39,6 +39,8 @@ pub struct Entry<'a> {
     pub version: Option<&'a str>,
     /// Endpoint of the last attempt.
     pub endpoint: Option<&'a str>,
+    /// The version of that endpoint, if it is another one than `version`.
+    pub endpoint_version: Option<&'a str>,
     /// Name of the route.
     pub route: Option<&'a str>,
     /// What decided the version: `cookie:uid`, `rule`, `route`, `client-ip`.
@@ -51,7 +53,7 @@ pub struct Entry<'a> {
     pub duration_us: u64,
     /// Until the version's response began, in microseconds.
     pub upstream_us: Option<u64>,
-    /// Kind of the error, if there was one: `connect`, `timeout`, `reset`.
+    /// Kind of the error of the last attempt, if there was one: `connect`, `timeout`, `reset`.
     pub fault: Option<&'a str>,
     /// Attempts beyond the first.
     pub retries: u32,
@@ -63,6 +65,12 @@ pub struct Entry<'a> {
     pub rescued_by: Option<&'a str>,
     /// What refused it, if it was refused on a route.
     pub policy: Option<&'a str>,
+    /// The name of that, if it has one: of the limit, the issuer, the authorizer, or what is read-only.
+    pub refused_by: Option<&'a str>,
+    /// The limit of a rate that it is over, and that only advises.
+    pub advised: Option<&'a str>,
+    /// The authorizer that failed, so that the request went on without its answer.
+    pub unasked: Option<&'a str>,
     /// The hash of its cohort key, if it has a route.
     pub player: Option<u32>,
     /// The hash of its idempotency key, on routes that remember keys.
@@ -109,8 +117,12 @@ impl Lines {
         for (key, value) in [
             (r#","retry":"#, entry.retry),
             (r#","withheld":"#, entry.withheld),
+            (r#","endpoint_version":"#, entry.endpoint_version),
             (r#","rescued_by":"#, entry.rescued_by),
             (r#","policy":"#, entry.policy),
+            (r#","refused_by":"#, entry.refused_by),
+            (r#","advised":"#, entry.advised),
+            (r#","unasked":"#, entry.unasked),
         ] {
             if value.is_some() {
                 text(out, key, value.map(str::as_bytes));
@@ -192,6 +204,7 @@ pub(super) mod tests {
             service: Some("game-api"),
             version: Some("v42"),
             endpoint: Some("127.0.0.1:9002"),
+            endpoint_version: None,
             route: Some("bet.place"),
             cohort: Some("cookie:uid"),
             bytes_in: 81,
@@ -204,6 +217,9 @@ pub(super) mod tests {
             withheld: None,
             rescued_by: None,
             policy: None,
+            refused_by: None,
+            advised: None,
+            unasked: None,
             player: None,
             key: None,
             key_use: None,

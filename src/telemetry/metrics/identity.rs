@@ -11,8 +11,8 @@ pub struct IssuerUse {
     pub verified: u64,
     /// Requests without a token that counts, by the fault.
     pub refused: Vec<(&'static str, u64)>,
-    /// Fetches of keys that succeeded and failed; `None` if they are in a file.
-    pub fetches: Option<[u64; 2]>,
+    /// Fetches of keys, or reads of their file again, that succeeded and failed.
+    pub fetches: [u64; 2],
     /// Number of keys in force.
     pub keys: u64,
     /// Sets without keys that were put in force.
@@ -65,11 +65,11 @@ pub(super) fn tokens(scrape: &Scrape, page: &mut Page) {
     }
     let mut fetches = page.counter(
         "tidegate_jwks_fetches_total",
-        "Fetches of an issuer's keys from its URL, by result: ok, error.",
+        "Fetches of an issuer's keys from its URL, or reads of its changed file, by result: ok, error.",
     );
     for issuer in &scrape.issuers {
-        for (result, count) in issuer.fetches.iter().flat_map(|c| ["ok", "error"].iter().zip(c)) {
-            fetches.count([("jwt", &*issuer.name), ("result", result)], *count);
+        for (result, count) in ["ok", "error"].into_iter().zip(issuer.fetches) {
+            fetches.count([("jwt", &*issuer.name), ("result", result)], count);
         }
     }
     let mut keys = page.gauge("tidegate_jwks_keys", "Keys of an issuer that are in force.");

@@ -9,8 +9,10 @@ pub struct RateUse {
     pub route: String,
     /// The name of the limit.
     pub limit: String,
-    /// Requests over the limit.
+    /// Requests over the limit that got 429.
     pub refused: u64,
+    /// Requests over the limit that went on, since it only advises.
+    pub advised: u64,
     /// Keys forgotten before their time, since more came than the limit remembers.
     pub lost: u64,
 }
@@ -49,6 +51,13 @@ pub(super) fn limits(scrape: &Scrape, page: &mut Page) {
         page.counter("tidegate_rate_limited_total", "Requests that got 429, by route and limit.");
     for (labels, rate) in each() {
         refused.count(labels, rate.refused);
+    }
+    let mut advised = page.counter(
+        "tidegate_rate_advised_total",
+        "Requests over a limit that only advises, which went on, by route and limit.",
+    );
+    for (labels, rate) in each() {
+        advised.count(labels, rate.advised);
     }
     let mut lost = page.counter(
         "tidegate_rate_keys_lost_total",

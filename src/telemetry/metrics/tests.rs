@@ -73,6 +73,7 @@ fn scrape() -> Scrape {
             route: "bet.place".into(),
             limit: "client-ip".into(),
             refused: 3,
+            advised: 0,
             lost: 0,
         }],
         concurrency: vec![
@@ -97,7 +98,7 @@ fn scrape() -> Scrape {
             name: "players".into(),
             verified: 7,
             refused: vec![("missing", 2), ("expired", 1)],
-            fetches: Some([3, 0]),
+            fetches: [3, 0],
             keys: 2,
             emptied: 1,
             age_s: Some(12.5),

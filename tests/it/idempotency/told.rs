@@ -72,7 +72,10 @@ fn the_access_log_tells_of_a_key_what_became_of_its_requests() {
     let answered =
         looked(proxy.admin_address(), "k", &["--request", "POST /bets?x=1", "--host", "game.test"]);
     assert_eq!((&answered["state"], &answered["status"]), (&"answered".into(), &201.into()));
-    assert!(answered["age_seconds"].as_u64() < Some(60), "{answered}");
+    let seconds = |name: &str| answered[name].as_u64().expect("a number");
+    assert!(seconds("age_seconds") < 60, "{answered}");
+    // Regression: one second more was said to be left.
+    assert_eq!(seconds("age_seconds") + seconds("left_seconds"), 24 * 60 * 60, "{answered}");
     assert_eq!(looked(proxy.admin_address(), "other", &[])["state"], "unknown");
     let metrics = page(proxy.admin_address());
     for (reason, count) in [("idempotency", 1), ("rate", 1), ("fence", 0)] {

@@ -239,3 +239,59 @@ fn a_notice_whose_mode_was_ended_early_no_longer_says_read_only() {
     assert_eq!(document["notices"][0]["read_only"], false);
     assert_eq!(stage.get("/v1/notices")["notices"][0]["ended_early"], true);
 }
+
+/// Regression: a mode by hand replaced that of a notice, and writes went on when its short time was over.
+#[test]
+fn a_mode_by_hand_with_an_end_returns_to_the_notice_in_whichever_order_they_come() {
+    let notice = json!({ "from": from_now(-1.0), "until": from_now(600.0), "read_only": true });
+    for is_first in [true, false] {
+        let mut stage = Stage::new(with_document);
+        let set = || assert_eq!(stage.ask("PUT", "/v1/notices/schema", &notice).status, 200);
+        let by_hand = || {
+            let short = json!({ "mode": "read-only", "until": from_now(1.0), "reason": "a look" });
+            stage.mode(&short)["followed_by"].clone()
+        };
+        match is_first {
+            true => {
+                set();
+                assert_eq!(by_hand(), "schema");
+            }
+            false => {
+                assert_eq!(by_hand(), Value::Null);
+                set();
+            }
+        }
+        let modes = stage.get("/v1/mode");
+        assert_eq!(modes["read_only"][0]["notice"], Value::Null, "what was set by hand stays");
+        eventually("the mode of the notice follows", || {
+            assert_eq!(stage.write("/bets").status, 503, "no write goes on in between");
+            stage.get("/v1/mode")["read_only"][0]["notice"] == "schema"
+        });
+        assert_eq!(stage.normal()["notices"], json!(["schema"]));
+        assert_eq!(stage.write("/bets").status, 200);
+        let entries = stage.entries(&["mode"]);
+        let reasons: Vec<_> = entries.iter().map(|entry| entry.reason.as_str()).collect();
+        let last = reasons.iter().find(|reason| reason.contains("notice `schema`; the mode of"));
+        assert!(last.is_some(), "{reasons:?}");
+    }
+}
+
+/// Regression: a notice that was ended early was shown as read-only again once another one had begun.
+#[test]
+fn a_notice_that_was_ended_early_is_not_shown_again_when_another_one_begins() {
+    let stage = Stage::new(with_document);
+    let notice =
+        |until| json!({ "from": from_now(-1.0), "until": from_now(until), "read_only": true });
+    assert_eq!(stage.ask("PUT", "/v1/notices/a", &notice(600.0)).status, 200);
+    assert_eq!(stage.normal()["notices"], json!(["a"]));
+    assert_eq!(stage.ask("PUT", "/v1/notices/b", &notice(300.0)).status, 200);
+    assert_eq!(stage.write("/bets").status, 503, "the other one has begun");
+    let document = stage.proxy().get("/notices.json").json();
+    let shown = document["notices"].as_array().expect("a list").iter();
+    let shown: Vec<_> = shown.map(|n| (&n["name"], &n["read_only"])).collect();
+    assert_eq!(shown, [(&json!("a"), &json!(false)), (&json!("b"), &json!(true))]);
+    let notices = stage.get("/v1/notices");
+    let early = notices["notices"].as_array().expect("a list").iter();
+    let early: Vec<_> = early.map(|n| &n["ended_early"]).collect();
+    assert_eq!(early, [&json!(true), &json!(false)]);
+}

@@ -202,6 +202,11 @@ fn the_log_says_why_a_request_was_repeated_or_not() {
     let first = &lines[0];
     assert_eq!((&first["retries"], &first["retry"]), (&1.into(), &"5xx".into()));
     assert_eq!((&first["version"], &first["rescued_by"]), (&"v2".into(), &"v1".into()));
+    // Regression: the fault of the canary stood beside 200, and its name beside the endpoint of the baseline.
+    assert_eq!((&first["status"], &first["fault"]), (&200.into(), &Value::Null), "{first}");
+    let endpoint = (&first["endpoint"], &first["endpoint_version"]);
+    assert_eq!(endpoint, (&good.address.to_string().into(), &"v1".into()), "{first}");
+    assert_eq!(lines[1]["endpoint_version"], Value::Null, "it stayed with its version");
     assert_eq!((&first["status"], &first["withheld"]), (&200.into(), &Value::Null));
     let second = &lines[1];
     assert_eq!((&second["retries"], &second["withheld"]), (&0.into(), &"not_idempotent".into()));
