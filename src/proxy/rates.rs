@@ -1,6 +1,6 @@
 //! Limits of rates on the path: a request takes its part of each, or is answered 429.
 
-use std::{fmt::Write as _, net::IpAddr, time::Instant};
+use std::{net::IpAddr, time::Instant};
 
 use super::{
     admit::Admitted,
@@ -35,21 +35,21 @@ pub(super) fn take(
             None => RateKey { source: BY_ADDRESS, value: octets.as_slice() },
         }
     };
-    let mut fields = Fields::default();
+    let mut fields = Fields::new();
     for (number, rate) in rates.iter().enumerate() {
         let said = rate.table.take(key(rate), now);
-        fields.put(rate, said);
+        fields.put(&rate.label, said);
         if !said.admitted {
             rates[..number].iter().for_each(|taken| taken.table.give_back(key(taken), now));
-            return Err(refuse(rate, said, fields));
+            return Err(refuse(rate, said, fields.into_lines(&rates[..=number])));
         }
     }
-    Ok(fields.into_lines())
+    Ok(fields.into_lines(rates))
 }
 
 /// The response to a request over a limit (RFC 6585 section 4).
 #[cold]
-fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
+fn refuse(rate: &RateLimit, said: Said, fields: Vec<u8>) -> Stop {
     let problem = Problem {
         status: 429,
         kind: "rate",
@@ -58,7 +58,7 @@ fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
     };
     // Names of limits need no escaping.
     let members = format!(",\"violated-policies\":[\"{}\"]", rate.label);
-    Stop::Answer(problem, Some(Box::new(Extra { fields: fields.into_lines(), members })))
+    Stop::Answer(problem, Some(Box::new(Extra { fields, members })))
 }
 
 fn whole_seconds(time: std::time::Duration) -> u32 {
@@ -66,27 +66,37 @@ fn whole_seconds(time: std::time::Duration) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-/// The values of `RateLimit-Policy` and `RateLimit`.
-#[derive(Default)]
-struct Fields {
-    policy: String,
-    state: String,
-}
+/// Room for the lines of two or three limits.
+const LINES: usize = 256;
+
+/// The lines of `RateLimit` and `RateLimit-Policy`.
+struct Fields(Vec<u8>);
 
 impl Fields {
-    fn put(&mut self, rate: &RateLimit, said: Said) {
-        if !self.policy.is_empty() {
-            self.policy.push_str(", ");
-            self.state.push_str(", ");
-        }
-        self.policy.push_str(&rate.policy);
-        let (label, remaining, reset) = (&rate.label, said.remaining, whole_seconds(said.reset));
-        // Writing to a text cannot fail.
-        let _ = write!(self.state, "\"{label}\";r={remaining};t={reset}");
+    fn new() -> Self {
+        Self(Vec::with_capacity(LINES))
     }
 
-    fn into_lines(self) -> Vec<u8> {
-        format!("RateLimit-Policy: {}\r\nRateLimit: {}\r\n", self.policy, self.state).into_bytes()
+    /// What the limit `label` has said.
+    fn put(&mut self, label: &str, said: Said) {
+        let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let start: &[u8] = if self.0.is_empty() { b"RateLimit: \"" } else { b", \"" };
+        let remaining = remaining.format(said.remaining).as_bytes();
+        let reset = reset.format(whole_seconds(said.reset)).as_bytes();
+        for part in [start, label.as_bytes(), b"\";r=", remaining, b";t=", reset] {
+            self.0.extend_from_slice(part);
+        }
+    }
+
+    /// The lines, with the policies of the limits that have said something.
+    fn into_lines(mut self, asked: &[RateLimit]) -> Vec<u8> {
+        for (number, rate) in asked.iter().enumerate() {
+            let start: &[u8] = if number == 0 { b"\r\nRateLimit-Policy: " } else { b", " };
+            self.0.extend_from_slice(start);
+            self.0.extend_from_slice(rate.policy.as_bytes());
+        }
+        self.0.extend_from_slice(b"\r\n");
+        self.0
     }
 }
 
