@@ -29,7 +29,7 @@ pub(super) struct Key {
     /// Largest response that is kept, in bytes.
     limit: usize,
     /// Status and header fields of the response.
-    head: RefCell<Option<(u16, Vec<u8>)>>,
+    head: RefCell<Option<(u16, Box<[u8]>)>>,
 }
 
 impl Key {
@@ -76,8 +76,6 @@ impl Key {
     #[cold]
     pub(super) fn answered(&self, body: Option<Vec<u8>>) {
         let Some((status, fields)) = self.head.borrow_mut().take() else { return };
-        self.lease.answered(status, || {
-            Some(KeptAnswer { status, fields: fields.into(), body: body?.into() })
-        });
+        self.lease.answered(status, || Some(KeptAnswer { status, fields, body: body?.into() }));
     }
 }

@@ -4,8 +4,9 @@
 //! old one goes back into the young one. So what is used stays, memory is bounded whatever clients send, and nothing is ordered.
 //! Only verified tokens are kept, so a stranger can push nothing out.
 
-use std::{collections::HashMap, rc::Rc};
+use std::rc::Rc;
 
+use foldhash::HashMap;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::{policy::token::Verified, routing::Claims};

@@ -1,6 +1,6 @@
 //! Limits of rates on the path: a request takes its part of each, or is answered 429.
 
-use std::{fmt::Write as _, net::IpAddr, time::Instant};
+use std::{net::IpAddr, time::Instant};
 
 use super::{
     admit::Admitted,
@@ -48,7 +48,7 @@ pub(super) fn take(
         exempt.is_some_and(|exempt| exempt.has(admitted.address, request.claims))
     };
     // A bit for each limit of which it has taken its part; there are 8 at most.
-    let (mut fields, mut over, mut taken) = (Fields::default(), None, 0_u8);
+    let (mut fields, mut over, mut taken) = (Fields::new(), None, 0_u8);
     for (number, rate) in rates.iter().enumerate() {
         if is_exempt(rate) {
             continue;
@@ -64,19 +64,19 @@ pub(super) fn take(
             }
             continue;
         }
-        fields.put(rate, said);
+        fields.put(number, &rate.label, said);
         if !said.admitted {
             let before = rates.iter().enumerate().filter(|(number, _)| taken >> number & 1 == 1);
             before.for_each(|(_, before)| before.table.give_back(key(before), now));
-            return Err(refuse(rate, said, fields));
+            return Err(refuse(rate, said, fields.into_lines(rates)));
         }
     }
-    Ok(Taken { lines: fields.into_lines(), over })
+    Ok(Taken { lines: fields.into_lines(rates), over })
 }
 
 /// The response to a request over a limit (RFC 6585 section 4).
 #[cold]
-fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
+fn refuse(rate: &RateLimit, said: Said, fields: Vec<u8>) -> Stop {
     let problem = Problem {
         status: 429,
         kind: "rate",
@@ -85,14 +85,7 @@ fn refuse(rate: &RateLimit, said: Said, fields: Fields) -> Stop {
     };
     // Names of limits need no escaping.
     let members = format!(",\"violated-policies\":[\"{}\"]", rate.label);
-    Stop::Answer(
-        problem,
-        Some(Box::new(Extra {
-            fields: fields.into_lines(),
-            members,
-            by: Some(rate.label.clone()),
-        })),
-    )
+    Stop::Answer(problem, Some(Box::new(Extra { fields, members, by: Some(rate.label.clone()) })))
 }
 
 fn whole_seconds(time: std::time::Duration) -> u32 {
@@ -100,30 +93,48 @@ fn whole_seconds(time: std::time::Duration) -> u32 {
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-/// The values of `RateLimit-Policy` and `RateLimit`.
-#[derive(Default)]
+/// Room for the lines of two or three limits.
+const LINES: usize = 256;
+
+/// The lines of `RateLimit` and `RateLimit-Policy`.
 struct Fields {
-    policy: String,
-    state: String,
+    lines: Vec<u8>,
+    /// A bit for each limit that has said something.
+    told: u8,
 }
 
 impl Fields {
-    fn put(&mut self, rate: &RateLimit, said: Said) {
-        if !self.policy.is_empty() {
-            self.policy.push_str(", ");
-            self.state.push_str(", ");
-        }
-        self.policy.push_str(&rate.policy);
-        let (label, remaining, reset) = (&rate.label, said.remaining, whole_seconds(said.reset));
-        // Writing to a text cannot fail.
-        let _ = write!(self.state, "\"{label}\";r={remaining};t={reset}");
+    fn new() -> Self {
+        Self { lines: Vec::new(), told: 0 }
     }
 
-    fn into_lines(self) -> Vec<u8> {
-        if self.policy.is_empty() {
-            return Vec::new();
+    /// What the limit `label` of this number has said.
+    fn put(&mut self, number: usize, label: &str, said: Said) {
+        if self.told == 0 {
+            self.lines.reserve(LINES);
         }
-        format!("RateLimit-Policy: {}\r\nRateLimit: {}\r\n", self.policy, self.state).into_bytes()
+        self.told |= 1 << number;
+        let (mut remaining, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let start: &[u8] = if self.lines.is_empty() { b"RateLimit: \"" } else { b", \"" };
+        let remaining = remaining.format(said.remaining).as_bytes();
+        let reset = reset.format(whole_seconds(said.reset)).as_bytes();
+        for part in [start, label.as_bytes(), b"\";r=", remaining, b";t=", reset] {
+            self.lines.extend_from_slice(part);
+        }
+    }
+
+    /// The lines, with the policies of those of `rates` that have said something; none if none has.
+    fn into_lines(mut self, rates: &[RateLimit]) -> Vec<u8> {
+        let told = rates.iter().enumerate().filter(|(number, _)| self.told >> number & 1 == 1);
+        let mut start: &[u8] = b"\r\nRateLimit-Policy: ";
+        for (_, rate) in told {
+            self.lines.extend_from_slice(std::mem::replace(&mut start, b", "));
+            self.lines.extend_from_slice(rate.policy.as_bytes());
+        }
+        if self.told > 0 {
+            self.lines.extend_from_slice(b"\r\n");
+        }
+        self.lines
     }
 }
 

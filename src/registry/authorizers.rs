@@ -5,7 +5,6 @@
 //! While one request asks, others about the same wait for its answer.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,6 +14,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{Context, SHA256};
+use foldhash::HashMap;
 use tokio::sync::watch;
 
 use crate::{policy::external::Verdict, telemetry::seldom::Seldom, tls};

@@ -13,13 +13,15 @@ mod lease;
 mod wait;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::Waker,
 };
+
+use foldhash::HashMap;
 
 pub use self::{
     event::KeyEvent,
