@@ -2,8 +2,11 @@
 
 use std::{net::TcpListener, sync::atomic::AtomicU64};
 
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
 use super::*;
-use crate::support::process::{free_address, program};
+use crate::support::process::{Process, free_address, program};
 
 const HEALTH: &str =
     "health: { http: { path: / }, interval: 50ms, unhealthy: 2, healthy: 2, slow_start: 0s }";
@@ -263,4 +266,128 @@ fn a_way_back_without_checks_is_looked_at_while_a_version_bakes() {
     eventually("it is known", || mortal.version(0)["endpoints"][0]["reachable"] == false);
     mortal.revive();
     eventually("it is back", || mortal.version(0)["endpoints"][0]["reachable"] == true);
+}
+
+/// A process with a journal that can be replaced and killed, of a version that is kept since v1 is dead.
+struct Replaced {
+    text: String,
+    address: SocketAddr,
+    admin: SocketAddr,
+    process: Process,
+    _folder: TempDir,
+    _players: Players,
+}
+
+impl Replaced {
+    fn kept(fields: &[&str], v1: SocketAddr, v2: &Origin) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let (address, admin) = (free_address(), free_address());
+        let builder = Proxy::builder()
+            .version_at("v1", &[v1])
+            .version("v2", v2)
+            .service("weights: { v1: 1 }")
+            .service("cohort: { key: [ 'header:x-player-id' ] }")
+            .service("eject: { errors: { absolute: 1% } }")
+            .service("slo: { errors: 2% }")
+            .top(&format!("admin: {{ address: \"{admin}\" }}"))
+            .top(&format!("state: '{}'", folder.path().join("state").display()))
+            .listen(address);
+        let text = fields.iter().fold(builder, |builder, field| builder.service(field)).text();
+        let process = Process::spawn_at(address, &text);
+        let players = Players::at(address);
+        let replaced = Self { text, address, admin, process, _folder: folder, _players: players };
+        replaced.until("the admin endpoint is there", |service| service.is_object());
+        let body = json!({ "to": "v2", "steps": [{ "weight": "100%", "bake": "1h" }] }).to_string();
+        let begun = Client::connect(admin).post(ROLLOUT, body.as_bytes()).host("localhost").send();
+        assert_eq!(begun.status, 200, "{}", begun.text());
+        replaced.until("it bakes", |service| service["rollout"]["phase"] == "baking");
+        replaced
+    }
+
+    /// Waits until `holds` of the service; nobody gets v1 meanwhile if `stays`.
+    #[track_caller]
+    fn until_as(&self, what: &str, stays: bool, holds: impl Fn(&Value) -> bool) {
+        eventually(what, || {
+            let get = |path: &str| {
+                std::net::TcpStream::connect(self.admin).ok()?;
+                let answer = Client::connect(self.admin).get(path).host("localhost").try_send();
+                answer.ok().filter(|answer| answer.status == 200).map(|answer| answer.json())
+            };
+            let Some(mut service) = get("/v1/services/game-api") else { return false };
+            if let Some(rollout) = get(ROLLOUT) {
+                service["rollout"] = rollout;
+            }
+            let share = &service["versions"][0]["share"];
+            assert!(!stays || *share == json!(0.0), "v1 is dead, and gets players: {service}");
+            holds(&service)
+        });
+    }
+
+    #[track_caller]
+    fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+        self.until_as(what, false, holds);
+    }
+
+    /// Waits until it is known in this process that v1 is dead, and the rollout has seen that.
+    #[track_caller]
+    fn until_kept(&self) {
+        self.until_as("v2 is kept", true, |service| {
+            let v1 = &service["versions"][0];
+            let is_dead = v1["available"] == false || v1["endpoints"][0]["reachable"] == false;
+            let missing = service["rollout"]["missing"].to_string();
+            let says = "no endpoint of v1 works";
+            is_dead && missing.contains(says) && !missing.contains("has not answered yet")
+        });
+    }
+
+    fn pid(&self) -> Option<i64> {
+        let status = Client::connect(self.admin).get("/v1/status").host("localhost").try_send();
+        status.ok()?.json()["pid"].as_i64()
+    }
+
+    fn take_over(&self) {
+        let old = self.pid().expect("a process");
+        let number = Pid::from_raw(i32::try_from(old).expect("a number")).expect("above 0");
+        kill_process(number, Signal::USR2).expect("it runs");
+        eventually("another process serves", || self.pid().is_some_and(|new| new != old));
+    }
+
+    fn kill_and_start(&mut self) {
+        let last = self.pid().expect("a process");
+        let number = Pid::from_raw(i32::try_from(last).expect("a number")).expect("above 0");
+        kill_process(number, Signal::KILL).expect("it runs");
+        eventually("it is gone", || TcpStream::connect(self.address).is_err());
+        self.process = Process::spawn_at(self.address, &self.text);
+    }
+}
+
+/// Regression: each process that took over, or was started after a kill, took the dead v1 for alive, and gave it a part of
+/// the players for good.
+#[test]
+fn no_other_process_gives_players_to_a_version_that_was_known_to_be_dead() {
+    for health in [None, Some("health: { http: { path: / }, interval: 5s }")] {
+        let (at, one_of) = (free_address(), Arc::default());
+        let v1 = serving(at, &Arc::default());
+        let v2 = serving(free_address(), &one_of);
+        let fields: Vec<&str> = health.into_iter().collect();
+        let mut replaced = Replaced::kept(&fields, at, &v2);
+        drop(v1);
+        eventually("nobody listens", || TcpStream::connect(at).is_err());
+        let knows = |service: &Value| {
+            let v1 = &service["versions"][0];
+            v1["available"] == false || v1["endpoints"][0]["reachable"] == false
+        };
+        replaced.until("it is known that v1 is dead", knows);
+        one_of.store(5, SeqCst);
+        replaced.until_kept();
+        for _ in 0..2 {
+            replaced.take_over();
+            replaced.until_kept();
+        }
+        replaced.kill_and_start();
+        replaced.until_kept();
+        let _v1 = serving(at, &Arc::default());
+        replaced.until("it is rolled back", |service| service["rollout"]["phase"] == "rolled_back");
+        replaced.until("v1 serves", |service| service["versions"][0]["share"] == json!(1.0));
+    }
 }
