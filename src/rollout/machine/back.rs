@@ -31,15 +31,8 @@ impl Run {
         let set_ms = clock.saturating_sub(ms(RAMP_STEP));
         self.state.ramp = Some(Ramp { began_ms: clock, set_ms, from });
         self.restore(at_once);
-        match self.state.missing.first() {
-            Some(Missing::Baseline) => {
-                self.warn("every version of the split before is ejected: the rollback waits");
-            }
-            Some(Missing::Way { why }) => {
-                let text = format!("{why}: the rollback waits");
-                self.warn(text);
-            }
-            _ => {}
+        if self.state.missing.first() == Some(&Missing::Baseline) {
+            self.warn("every version of the split before is ejected: the rollback waits");
         }
     }
 
@@ -50,6 +43,10 @@ impl Run {
             return;
         };
         if let Some(why) = self.stranded(at_once) {
+            // Also if what works no longer does when a part of the ramp is in force.
+            if !matches!(*self.state.missing, [Missing::Way { .. }]) {
+                self.warn(format!("{why}: the rollback waits"));
+            }
             self.state.missing = vec![Missing::Way { why }];
             // Once a version works, it gets its load bit by bit.
             let (began_ms, from) = (self.state.clock_ms, self.state.share());

@@ -108,8 +108,10 @@ fn a_rollback_waits_while_nothing_else_serves() {
     let share = stage.rollout.share();
     assert!((0.4..0.5).contains(&share), "{share}");
     assert_eq!(stage.rollout.missing, []);
-    // It dies while the ramp goes on: the rest stays.
+    // It dies while the ramp goes on: the rest stays, and that is told once.
     stage.seen.stranded = dead();
+    let tells = |actions: &[Action]| matches!(actions, [Action::Warn(_), ..]);
+    assert!(tells(&stage.tick(1)) && !tells(&stage.tick(1)));
     stage.wait(300);
     assert_eq!((stage.phase(), stage.rollout.share()), (Phase::RollingBack, share));
     stage.seen.stranded = None;
