@@ -171,7 +171,8 @@ pub(super) fn plan(
     let parsed = parse_request(client.inbox.data(), &mut fields[..count], &mut kinds);
     let parsed = parsed.map_err(|refusal| Box::new(Rejected::unread(refusal)))?;
     let Some((mut head, head_bytes)) = parsed else { return Ok(()) };
-    let head_at = passed.head_at.unwrap_or_else(Instant::now);
+    let waits_since = passed.waits_since();
+    let head_at = waits_since.unwrap_or_else(Instant::now);
     if passed.changes_head() {
         passed.change(&mut head);
     }
@@ -196,8 +197,7 @@ pub(super) fn plan(
     let class = route.class.unwrap_or_else(|| Class::of(admitted.head.method));
     let service = &snapshot.services[decision.service as usize];
     let place = Place { snapshot: &snapshot, route, service, class };
-    let asks = place.asks();
-    if asks {
+    if place.asks() {
         match begin(worker, place, (&admitted, &view), client, passed, &mut rare) {
             Ok(Begin::Now) => {}
             Ok(Begin::Again) => {
@@ -245,8 +245,8 @@ pub(super) fn plan(
     }
 
     // What is asked takes time, which is none of the version's.
-    let asked = asks || passed.head_at.is_some() || snapshot.routing_issuer.is_some();
-    let began = if asked { Instant::now() } else { head_at };
+    let is_late = place.asks() || snapshot.routing_issuer.is_some() || waits_since.is_some();
+    let began = if is_late { Instant::now() } else { head_at };
     if admitted.mode.grpc
         && let Some(timeout) = view.header("grpc-timeout").and_then(grpc::timeout)
     {

@@ -155,6 +155,12 @@ impl Passed {
         self.0.as_ref().is_some_and(|got| got.body.is_some() || got.key.is_some() || got.arrived)
     }
 
+    /// When the head of the request was complete, if it has waited.
+    #[inline]
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.0.as_ref()?.head_at
+    }
+
     /// Takes its places among the requests in flight.
     pub(super) fn take_places(&mut self) -> Option<Box<Places>> {
         self.0.as_mut()?.places.take()

@@ -59,8 +59,14 @@ impl Run {
         reason: String,
     ) -> Result<(), Refused> {
         self.command(On::Approve)?;
-        if !self.state.progress.begun || !self.asks_for_approval() {
+        if !self.asks_for_approval() {
             return Err(rule("this step asks for no approval; wait for a step that does"));
+        }
+        if !self.state.progress.begun {
+            return Err(rule(match self.state.by_hand {
+                true => "weights were set by hand, so the step begins anew once the rollout is resumed; resume it, or abort it",
+                false => "the step has not begun; wait until its weight is set",
+            }));
         }
         if self.state.second_person && self.is_starter(&by) {
             return Err(rule(format!(

@@ -114,3 +114,14 @@ fn the_cause_is_that_of_the_phase_in_force_whatever_happened_since() {
     let last = stage.rollout.entries.last().map(|entry| entry.on);
     assert_eq!((last, &*stage.rollout.cause), (Some(On::WeightsByHand), "the last step is over"));
 }
+
+/// Regression: it was said that the step asks for no approval.
+#[test]
+fn who_approves_while_weights_by_hand_are_in_force_is_told_to_resume() {
+    let mut stage = waiting();
+    stage.set_by_hand(&[("v41", 50.0), ("v42", 50.0)]);
+    for approves in [true, false] {
+        let refused = stage.try_send(approval(approves, "seen")).expect_err("it is paused");
+        assert!(refused.to_string().contains("resume it, or abort it"), "{refused}");
+    }
+}
