@@ -38,8 +38,8 @@ pub fn token(input: &[u8]) {
     if let Ok(set) = KeySet::read(text, &[JwtAlgorithm::ES256, JwtAlgorithm::RS256]) {
         assert!(terms.verify(input, &set, THEN).is_err());
     }
-    if let Ok(payload) = serde_json::from_str(text) {
-        let claims = Claims::new(&payload);
+    if let Ok(payload) = serde_json::from_str::<serde_json::Map<_, _>>(text) {
+        let claims = Claims::new(input).expect("an object");
         assert!(payload.keys().all(|name| claims.all(name).len() <= input.len()));
     }
 }

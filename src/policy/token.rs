@@ -191,10 +191,10 @@ impl TokenTerms {
             return Err(TokenFault::Signature);
         }
         let payload = decoded(payload)?;
-        let payload: Map<String, Value> =
-            serde_json::from_slice(&payload).map_err(|_| TokenFault::Malformed)?;
-        let until_s = self.judge(&payload, now_s)?;
-        Ok(Verified { claims: Claims::new(&payload), until_s })
+        let members = serde_json::from_slice(&payload).map_err(|_| TokenFault::Malformed)?;
+        let until_s = self.judge(&members, now_s)?;
+        let claims = Claims::new(&payload).ok_or(TokenFault::Malformed)?;
+        Ok(Verified { claims, until_s })
     }
 
     /// Judges what a token says whose signature was verified. Returns the time from which it does not count any more.

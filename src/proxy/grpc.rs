@@ -14,11 +14,14 @@ const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The status of a call with no known status (grpc/grpc `doc/statuscodes.md`).
 const UNKNOWN: u16 = 2;
 
-/// Whether `content_type` is one of gRPC.
+const MEDIA_TYPE: &[u8] = b"application/grpc";
+
+/// Whether `content_type` is one of gRPC; in any case of its letters (RFC 9110 section 8.3.1).
 pub(super) fn is_content_type(content_type: &[u8]) -> bool {
-    content_type.strip_prefix(b"application/grpc").is_some_and(|rest| {
+    content_type.split_at_checked(MEDIA_TYPE.len()).is_some_and(|(media_type, rest)| {
         // `application/grpc-web` is another protocol.
-        matches!(rest, [] | [b'+' | b';', ..])
+        media_type.eq_ignore_ascii_case(MEDIA_TYPE)
+            && matches!(rest, [] | [b'+' | b';' | b' ' | b'\t', ..])
     })
 }
 
@@ -120,9 +123,20 @@ mod tests {
         for yes in ["application/grpc", "application/grpc+proto", "application/grpc;v=1"] {
             assert!(is_content_type(yes.as_bytes()), "{yes}");
         }
-        for no in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""] {
+        for no in
+            ["application/grpc-web", "application/grpc-web+proto", "application/json", "", "a"]
+        {
             assert!(!is_content_type(no.as_bytes()), "{no}");
         }
+    }
+
+    /// Regression: such a call was no call, so that one with a key was forwarded as a request with a body.
+    #[test]
+    fn a_call_is_a_call_in_any_case_of_its_media_type() {
+        for yes in ["Application/GRPC", "APPLICATION/GRPC+Proto", "Application/Grpc ; v=1"] {
+            assert!(is_content_type(yes.as_bytes()), "{yes}");
+        }
+        assert!(!is_content_type(b"Application/GRPC-Web"));
     }
 
     #[test]

@@ -329,19 +329,20 @@ fn after_no_answer(turn: &mut Turn<'_>, sending: &mut Sending, error: AttemptErr
         AttemptError::ClientGone => attempt.doubt(),
         _ => {}
     }
+    let is_counted = !attempt.is_unprocessed();
     let again =
         lost && may_repeat(Lost {
             whole: sending.rest.is_none(),
             idempotent: plan.idempotent,
-            unprocessed: attempt.is_unprocessed(),
+            unprocessed: !is_counted,
             reused: attempt.reused,
             refused,
             repeated: sending.failed.is_some(),
             spent,
-        }) && !record.target().is_some_and(|target| is_ousted(plan, turn.worker, target.version));
+        }) && !record.target().is_some_and(|target| is_ousted(plan, turn.worker, target.version))
+            && (!is_counted || retry::may_spend(plan, turn.worker, sending));
     if again {
         if let Some(attempts) = &mut sending.attempts {
-            let is_counted = !attempt.is_unprocessed();
             attempts.note(!is_counted);
             attempts.made += u32::from(is_counted);
         }

@@ -48,12 +48,11 @@ pub(super) fn early(
     verified(issuer, worker, request).ok()
 }
 
-/// Writes the header fields that `issuer` makes of `claims` as lines. A value that is no value of a field is left out.
+/// Writes the header fields that `issuer` makes of `claims` as lines.
 pub(super) fn put_headers(issuer: &Issuer, claims: &Claims, lines: &mut Vec<u8>) {
     for (name, claim) in &issuer.headers {
         let values = claims.all(claim);
-        let is_text = |value: &str| !value.bytes().any(|b| b < b' ' || b == 0x7f);
-        if values.is_empty() || !values.iter().all(|value| is_text(value)) {
+        if values.is_empty() {
             continue;
         }
         lines.extend_from_slice(name.as_bytes());

@@ -110,6 +110,19 @@ pub(super) fn are_spent(turn: &Turn<'_>, sending: &Sending) -> bool {
             && has_rescuer(plan, worker, attempts)
 }
 
+/// Takes one sending after a lost connection out of the budget, if the route has one; false if there is none left.
+#[cold]
+pub(super) fn may_spend(plan: &Plan, worker: &Worker, sending: &Sending) -> bool {
+    let (Some(_), Some(retry)) = (&sending.attempts, plan.retry()) else { return true };
+    withdraw(plan, worker, retry, Instant::now())
+}
+
+fn withdraw(plan: &Plan, worker: &Worker, retry: &RetryPlan, now: Instant) -> bool {
+    let requests = plan.route().series.iter().flat_map(|series| series.cells.iter());
+    let requests = requests.flat_map(|cells| &cells.classes).map(|class| class.read()).sum();
+    retry.state.withdraw(worker.since_start(now).as_secs(), requests, retry.rules.allowance)
+}
+
 /// Asks whether the request is sent once more after an attempt with this `outcome`, which is recorded already.
 /// If so, gives the attempt up, and returns when the next one begins.
 #[cold]
@@ -142,12 +155,8 @@ pub(super) fn again(
         left: attempts.ends.saturating_duration_since(now),
         random: fastrand::f64(),
     };
-    let may_spend = || {
-        let requests = plan.route().series.iter().flat_map(|series| series.cells.iter());
-        let requests = requests.flat_map(|cells| &cells.classes).map(|class| class.read()).sum();
-        retry.state.withdraw(worker.since_start(now).as_secs(), requests, retry.rules.allowance)
-    };
-    let (place, after, reason) = match retry::decide(&retry.rules, &failed, may_spend) {
+    let withdraw = || withdraw(plan, worker, retry, now);
+    let (place, after, reason) = match retry::decide(&retry.rules, &failed, withdraw) {
         Next::Again { place, after, reason } => (place, after, reason),
         Next::GiveUp(reason) => {
             turn.record.withheld(reason);

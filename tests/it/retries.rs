@@ -285,6 +285,34 @@ fn a_request_on_a_stale_connection_is_sent_no_more_often_than_its_route_says() {
     assert_eq!(origin.requests(), 5);
 }
 
+/// Regression: such second sendings cost nothing of the budget, so that a service which broke its connections got half as many
+/// requests again.
+#[test]
+fn a_second_sending_after_a_stale_connection_costs_part_of_the_budget() {
+    let origin = Origin::start(|call| match call.target() {
+        "/first" => call.answer(200, b"ok"),
+        _ => resets(call),
+    });
+    let proxy = one(&origin, "{ on: [ reset ], budget: 1%, min_per_second: 0 }").start();
+    let mut client = proxy.connect();
+    assert_eq!(client.get("/first").send().status, 200);
+    let answer = client.get("/lost").send();
+    assert_eq!((answer.status, answer.kind()), (502, "reset".to_owned()));
+    assert_eq!(origin.requests(), 2, "the budget has none for a route with so few requests");
+    assert_eq!(proxy.retries("v1", RetryReason::StaleConnection), 0);
+    assert_eq!(withheld(&proxy, "v1", Withheld::Budget), 1);
+    // The floor is taken from, too.
+    let proxy = one(&origin, "{ on: [ 5xx ], attempts: 5, budget: 0%, min_per_second: 1 }").start();
+    let mut client = proxy.connect();
+    let before = origin.requests();
+    for _ in 0..12 {
+        assert_eq!(client.get("/first").send().status, 200);
+        assert_eq!(client.get("/lost").send().status, 502);
+    }
+    let repeated = proxy.retries("v1", RetryReason::StaleConnection);
+    assert_eq!((repeated, origin.requests() - before), (10, 34), "those of ten seconds");
+}
+
 /// Regression: a GET of a route that writes was sent twice, since its method is safe.
 #[test]
 fn a_write_on_a_stale_connection_is_sent_once_whatever_its_method() {

@@ -462,3 +462,33 @@ fn players_who_are_known_by_a_claim_have_idempotency_keys_of_their_own() {
     assert_eq!((bet("bob"), origin.requests()), (200, 2), "another player at the same address");
     assert_eq!((bet("ada"), origin.requests()), (200, 2), "replayed");
 }
+
+/// Regression: large numbers of two players were one rounded number, so that one got the response of the other; and a version took
+/// " ada" for "ada".
+#[test]
+fn no_player_is_taken_for_another_whatever_the_issuer_writes() {
+    let (origin, issuer) = (Origin::answering("ok"), Issuer::new());
+    let keys = issuer.serve();
+    let headers = "headers: { x-player-id: sub }";
+    let proxy = Proxy::builder()
+        .version("v1", &origin)
+        .service("cohort: { key: [ claim:sub ] }")
+        .top(&format!("jwt: {{ players: {{ jwks: '{}', {TERMS}, {headers} }} }}", url(&keys)))
+        .route("match: { path: /named }, auth: { jwt: players, require: { sub: [ ada, ' ada' ] } }")
+        .route("name: rest, auth: { jwt: players }, idempotency: {}")
+        .start();
+    let mut client = proxy.connect();
+    let bearer = |sub: &str| format!("Bearer {}", issuer.token_of(sub));
+    for (sent, number) in [(1, "18446744073709551616"), (2, "18446744073709551617")] {
+        let bet = client.post("/bets", b"stake").header("Idempotency-Key", "\"k1\"");
+        assert_eq!(bet.header("Authorization", &bearer(number)).send().status, 200);
+        assert_eq!(origin.requests(), sent, "{number}");
+        assert_eq!(origin.last().head.field("x-player-id"), Some(number));
+    }
+    for text in ["\" ada\"", "\"ada \"", "\"\""] {
+        assert_eq!(ask(&mut client, "/named", &bearer(text)), (403, "token_claim".to_owned()));
+        assert_eq!(ask(&mut client, "/games", &bearer(text)).0, 200);
+        assert_eq!(origin.last().head.field("x-player-id"), None, "{text}");
+    }
+    assert_eq!(ask(&mut client, "/named", &bearer("\"ada\"")).0, 200);
+}

@@ -9,6 +9,8 @@ use http::{HeaderMap, Request, StatusCode, header};
 use super::BODY_BYTES;
 use crate::tls::Transport;
 
+const MEDIA_TYPE: &[u8] = b"application/grpc";
+
 /// Path of the call.
 pub(super) const PATH: &str = "/grpc.health.v1.Health/Check";
 
@@ -74,7 +76,8 @@ fn judge(
         return Err(format!("it answered {}", status.as_u16()));
     }
     let kind = head.get(header::CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
-    if !kind.starts_with(b"application/grpc") {
+    let kind = kind.get(..MEDIA_TYPE.len()).unwrap_or_default();
+    if !kind.eq_ignore_ascii_case(MEDIA_TYPE) {
         return Err("its answer is not gRPC".to_owned());
     }
     let outcome = trailers.and_then(|t| t.get("grpc-status")).or_else(|| head.get("grpc-status"));
@@ -193,7 +196,7 @@ mod tests {
         let head = fields(&[("content-type", "application/grpc"), ("grpc-status", "12")]);
         let judged = judge(StatusCode::OK, &head, None, b"");
         assert_eq!(judged, Err("it has no grpc.health.v1.Health (UNIMPLEMENTED)".to_owned()));
-        let head = fields(&[("content-type", "application/grpc")]);
+        let head = fields(&[("content-type", "Application/GRPC")]);
         let judged = judge(StatusCode::OK, &head, None, b"\0\0\0\0\x02\x08\x01");
         assert_eq!(judged, Err("its answer has no grpc-status".to_owned()));
     }
