@@ -89,6 +89,9 @@ pub struct CarriedPinMove {
     pub service: String,
     /// The version that had them.
     pub from: String,
+    /// Its place in the order of the service's moves; `None` in an older release, which has the time only.
+    #[serde(default)]
+    pub order: Option<u64>,
     /// The move.
     #[serde(flatten)]
     pub rule: MovedPins,

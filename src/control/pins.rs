@@ -102,7 +102,7 @@ impl ControlPlane {
             if loads {
                 // A move may have been written, and its pins not.
                 let moved = pins.iter().map(|pin| KeptPin {
-                    version: after_moves(&plan.moves, &pin.version, pin.began).into(),
+                    version: after_moves(&plan.moves, &pin.version, pin.began, 0).into(),
                     ..*pin
                 });
                 plan.table.load(moved.collect(), now, plan.most);

@@ -73,8 +73,9 @@ pub type Ejections = BTreeMap<(String, String), Ejection>;
 /// Manually ejected endpoints, by service, version and address.
 pub type ManualEjections = BTreeMap<(String, String, String), ManualEjection>;
 
-/// Moves of pins by operators, by service and the version that had them.
-pub type PinMoves = BTreeMap<(String, String), MovedPins>;
+/// Moves of pins by operators, in their order for each service: by service, place in the order, and the version
+/// that had them. An older release has no order but the time, so several may have the same place.
+pub type PinMoves = BTreeMap<(String, u64, String), MovedPins>;
 
 /// The last rollout of each service. They are shared: a state is copied for each change of any of them.
 pub type Rollouts = BTreeMap<String, Arc<KeptRollout>>;
@@ -302,7 +303,10 @@ impl ControlState {
             Change::PinsMoved { service, from, rule } => {
                 // Pins of moves that are that old have ended.
                 self.pin_moves.retain(|_, old| old.until >= rule.before);
-                self.pin_moves.insert((service, from), rule);
+                let last = self.pin_moves.keys().rfind(|(of, ..)| *of == service);
+                let next = last.map_or(1, |(_, order, _)| order.saturating_add(1));
+                // Not below the time: a cookie may know a move that was forgotten.
+                self.pin_moves.insert((service, next.max(rule.before.into()), from), rule);
             }
             Change::ModeSet { .. } | Change::NoticeSent { .. } | Change::NoticeSet { .. } => {
                 self.read_only.apply(change)
@@ -411,11 +415,11 @@ impl ControlState {
     /// The same in the order in which they were made, by service, as a snapshot takes them.
     pub fn pin_moves_by_service(&self) -> BTreeMap<String, Vec<PinMove>> {
         let mut all: BTreeMap<String, Vec<PinMove>> = BTreeMap::new();
-        for ((service, from), MovedPins { to, before, .. }) in &self.pin_moves {
-            let one = PinMove { from: from.clone(), to: to.clone(), before: *before };
+        for ((service, order, from), MovedPins { to, before, .. }) in &self.pin_moves {
+            let (from, to) = (from.clone(), to.clone());
+            let one = PinMove { from, to, before: *before, order: *order };
             all.entry(service.clone()).or_default().push(one);
         }
-        all.values_mut().for_each(|moves| moves.sort_by_key(|one| one.before));
         all
     }
 

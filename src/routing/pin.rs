@@ -124,14 +124,16 @@ pub struct PinMove {
     pub to: String,
     /// Pins that began after this time, in seconds since 1970, are none of them.
     pub before: u32,
+    /// Its place among the moves of the service: a later one has a higher one. Never 0.
+    pub order: u64,
 }
 
-/// The version of a pin to `version` that began then, after `moves` in their order.
-pub fn after_moves<'a>(moves: &'a [PinMove], version: &'a str, began: u32) -> &'a str {
-    let step = |version: &'a str, one: &'a PinMove| match one.from == version && began <= one.before
-    {
-        true => &*one.to,
-        false => version,
+/// The version of a pin to `version` that began then, after those of `moves` that are later than the move `known`,
+/// in their order. 0: after all of them.
+pub fn after_moves<'a>(moves: &'a [PinMove], version: &'a str, began: u32, known: u64) -> &'a str {
+    let step = |version: &'a str, one: &'a PinMove| {
+        let counts = one.order > known && began <= one.before;
+        if counts && one.from == version { &*one.to } else { version }
     };
     moves.iter().fold(version, step)
 }

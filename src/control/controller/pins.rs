@@ -22,6 +22,9 @@ use crate::{
     store::Actor,
 };
 
+/// Most moves in force for a service: each request with a cookie is compared with them.
+const MOST_MOVES: usize = 256;
+
 /// A move of pins as requested.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MovePins {
@@ -138,6 +141,7 @@ impl Controller {
         // The table's clock is the one that pins were begun by.
         let before = plan.table.now().max(seconds(at));
         let until = before.saturating_add(plan.rules.terms.limit);
+        self.refuse_a_move_too_many(name, before)?;
         let rule = MovedPins {
             to: to.clone(),
             before,
@@ -154,6 +158,25 @@ impl Controller {
             until: (!is_table).then(|| UNIX_EPOCH + Duration::from_secs(until.into())),
         };
         Ok((prepared, planned))
+    }
+}
+
+impl Controller {
+    /// Refuses a move of pins of `service` at `now`, in seconds since 1970, if so many are in force already.
+    fn refuse_a_move_too_many(&self, service: &str, now: u32) -> Result<(), Rejected> {
+        let moves = self.state.pin_moves().iter();
+        let in_force = moves.filter(|((of, ..), rule)| of == service && rule.until >= now);
+        let untils: Vec<u32> = in_force.map(|(_, rule)| rule.until).collect();
+        let Some(first) = untils.iter().min().filter(|_| untils.len() >= MOST_MOVES) else {
+            return Ok(());
+        };
+        let why = format!(
+            "pins of `{service}` were moved {} times within their `limit`, which is the most; move them again in {} s, \
+             when the first of these moves is forgotten",
+            untils.len(),
+            first.saturating_sub(now).saturating_add(1),
+        );
+        Err(Rejected::PinsStay { why })
     }
 }
 

@@ -40,8 +40,12 @@ impl From<ControlState> for HandoverState {
         let ControlState { epochs, fences, mistakes, rollouts, pin_moves, read_only, .. } = state;
         let Planned { modes, notices, marks } = read_only;
         let pin_moves = pin_moves.into_iter();
-        let pin_moves =
-            pin_moves.map(|((service, from), rule)| CarriedPinMove { service, from, rule });
+        let pin_moves = pin_moves.map(|((service, order, from), rule)| CarriedPinMove {
+            service,
+            from,
+            order: Some(order),
+            rule,
+        });
         let reasons = ejections.into_iter().map(|((service, version), ejection)| {
             let Ejection { since, by, reason, verdict } = ejection;
             let (route, verdict) = verdict.unzip();
@@ -144,7 +148,7 @@ impl From<HandoverState> for ControlState {
             pin_moves: carried
                 .pin_moves
                 .into_iter()
-                .map(|m| ((m.service, m.from), m.rule))
+                .map(|m| ((m.service, m.order.unwrap_or(m.rule.before.into()), m.from), m.rule))
                 .collect(),
             read_only: Planned {
                 modes: carried.modes.into_iter().map(CarriedMode::scoped).collect(),

@@ -10,7 +10,7 @@
 //! | `ejected/SERVICE/VERSION` | who, when, why, the verdict |
 //! | `endpoint/SERVICE/VERSION/ADDRESS` | who, when, why |
 //! | `mistakes/SERVICE/VERSION` | number of reinstatements |
-//! | `pin_move/SERVICE/VERSION` | [`MovedPins`] |
+//! | `pin_move/SERVICE/VERSION/ORDER` | [`MovedPins`]; of an older release without `ORDER` |
 //! | `stand_in/SERVICE` | [`StandIn`] |
 //! | `rollout/SERVICE` | [`Rollout`], as of its last transition |
 //! | `epoch/SERVICE` | number of changes of shares |
@@ -102,8 +102,8 @@ impl ControlState {
         for ((service, version), times) in mistakes {
             add(key("mistakes", &[service, version]), json(times));
         }
-        for ((service, from), rule) in pin_moves {
-            add(key("pin_move", &[service, from]), json(rule));
+        for ((service, order, from), rule) in pin_moves {
+            add(key("pin_move", &[service, from, &order.to_string()]), json(rule));
         }
         for (service, stand_in) in stand_ins {
             add(key("stand_in", &[service]), json(stand_in));
@@ -168,7 +168,13 @@ impl ControlState {
                 self.mistakes.insert(place, read(value)?);
             }
             ["pin_move", service, from] => {
-                let place = (service.to_owned(), from.to_owned());
+                let rule = read::<MovedPins>(value)?;
+                let place = (service.to_owned(), rule.before.into(), from.to_owned());
+                self.pin_moves.insert(place, rule);
+            }
+            ["pin_move", service, from, order] => {
+                let order = order.parse().map_err(serde::de::Error::custom)?;
+                let place = (service.to_owned(), order, from.to_owned());
                 self.pin_moves.insert(place, read::<MovedPins>(value)?);
             }
             ["stand_in", service] => {
@@ -220,7 +226,7 @@ pub fn is_known(key: &str) -> bool {
             2
         ) | (Some("mode"), 2 | 3)
             | (Some("ejected" | "mistakes" | "pin_move"), 3)
-            | (Some("endpoint"), 4)
+            | (Some("endpoint" | "pin_move"), 4)
             | (Some(GENERATION), 1)
     )
 }

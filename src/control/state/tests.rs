@@ -304,6 +304,61 @@ fn a_version_that_left_the_file_stays_ejected_and_the_oldest_of_too_many_are_for
 }
 
 /// The format of the first release with takeovers: other fields were added later.
+fn moved(from: &str, to: &str, before: u32) -> Change {
+    let (until, by, reason) = (before + 50, "ann".to_owned(), String::new());
+    let rule = MovedPins { to: to.to_owned(), before, until, by, reason };
+    Change::PinsMoved { service: "wallet".to_owned(), from: from.to_owned(), rule }
+}
+
+fn moves(state: &ControlState) -> Vec<(String, String)> {
+    let all = state.pin_moves_by_service().remove("wallet").unwrap_or_default();
+    all.into_iter().map(|one| (one.from, one.to)).collect()
+}
+
+/// Regression: moves within one second were applied by the names of their versions, and a later move of a version
+/// replaced its earlier one.
+#[test]
+fn moves_of_pins_are_kept_in_the_order_in_which_they_were_made() {
+    let made = [("v3", "v2"), ("v2", "v1"), ("v1", "v3"), ("v3", "v1")];
+    let pairs = |made: &[(&str, &str)]| -> Vec<(String, String)> {
+        made.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
+    };
+    let all: Vec<Change> = made.iter().map(|(from, to)| moved(from, to, 1_000)).collect();
+    let state = replay(&all);
+    assert_eq!(moves(&state), pairs(&made));
+    assert_eq!(moves(&read_again(&state)), pairs(&made));
+    let text = serde_json::to_string(&state).expect("JSON");
+    let handed: ControlState = serde_json::from_str(&text).expect("a state");
+    assert_eq!(moves(&handed), pairs(&made));
+    // The first ones have ended, and what follows has a higher place all the same.
+    let last = |state: &ControlState| state.pin_moves().keys().next_back().expect("one").1;
+    let later = state.after(moved("v2", "v3", 1_051));
+    assert_eq!(moves(&later), pairs(&[("v2", "v3")]));
+    assert!(last(&later) > last(&state), "{} {}", last(&later), last(&state));
+}
+
+/// An older release has one row for each version that had pins, and no order but the time.
+#[test]
+fn moves_of_pins_of_an_older_release_are_read() {
+    let row = |to: &str, before: u32| {
+        format!(r#"{{"to":"{to}","before":{before},"until":2000,"by":"ann","reason":""}}"#)
+    };
+    let rows = rows::Rows::from([
+        ("pin_move/wallet/v1".to_owned(), row("v2", 1_001).into()),
+        ("pin_move/wallet/v3".to_owned(), row("v1", 1_000).into()),
+    ]);
+    let state = ControlState::from_rows(&rows).expect("a state");
+    let expected = [("v3", "v1"), ("v1", "v2")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(moves(&state), expected);
+    let handed = r#"{"generation": 3, "weights": {}, "ejected": {}, "pin_moves": [
+        {"service": "wallet", "from": "v1", "to": "v2", "before": 1001, "until": 2000, "by": "a", "reason": ""},
+        {"service": "wallet", "from": "v3", "to": "v1", "before": 1000, "until": 2000, "by": "a", "reason": ""}]}"#;
+    let state: ControlState = serde_json::from_str(handed).expect("a state");
+    assert_eq!(moves(&state), expected);
+    let next = state.after(moved("v1", "v3", 1_001));
+    assert_eq!(moves(&next).last().map(|(from, to)| (&**from, &**to)), Some(("v1", "v3")));
+}
+
 #[test]
 fn what_an_older_process_hands_over_is_understood() {
     let text = r#"{

@@ -65,15 +65,15 @@ fn found(
     request: &RequestView<'_>,
     now: u32,
 ) -> Option<Found> {
-    let (named, began, renewed) = match cookie.read(request) {
+    let (named, began, renewed, known) = match cookie.read(request) {
         Said::Nothing => return None,
         Said::Forged => {
             pins.table.note(PinEvent::CookieRejected);
             return None;
         }
-        Said::Pinned { version, began, renewed } => (version, began, renewed),
+        Said::Pinned { version, began, renewed, known } => (version, began, renewed, known),
     };
-    let after = after_moves(&pins.moves, named, began);
+    let after = after_moves(&pins.moves, named, began, known);
     if after != named {
         pins.table.note(PinEvent::Forced);
     }
@@ -106,7 +106,9 @@ pub(super) fn answered(
     };
     let pin = Pin { version: number(version)?, began, used: now };
     let left = began.saturating_add(pins.rules.terms.limit).saturating_sub(now);
-    let line = cookie.line(&version.name, pin, left.max(1), turn.is_secure)?;
+    // Of the snapshot that the request was assigned by: a later move is still to come.
+    let known = pins.moves.last().map_or(0, |last| last.order);
+    let line = cookie.line(&version.name, pin, known, left.max(1), turn.is_secure)?;
     if turn.renews.is_none() {
         pins.table.note(PinEvent::Begun);
     }

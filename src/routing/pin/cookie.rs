@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! 1 ~ KEY ~ BEGAN ~ RENEWED ~ VERSION ~ MAC
+//! 2 ~ KEY ~ BEGAN ~ RENEWED ~ MOVE ~ VERSION ~ MAC
 //! ```
 //!
-//! Both times are seconds since 1970, in decimal; the MAC is HMAC-SHA256 over the service and all that stands
+//! MOVE is the last move by an operator that VERSION is the result of; the first form is that of a cookie before
+//! any. Times have too few digits to tell what came first within a second. Both times are seconds since 1970, in decimal; the MAC is HMAC-SHA256 over the service and all that stands
 //! before it, in base64url. The service is signed, so that a cookie of one service says nothing to another. A
 //! value is compared in constant time; whatever is wrong with a cookie, it is as if there were none.
 
@@ -14,13 +16,16 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::Pin;
 use crate::{config::schema, routing::RequestView};
 
-/// The form of the value.
+/// The form of a value before any move.
 const FORM: &str = "1";
+
+/// The form of a value after a move.
+const MOVED_FORM: &str = "2";
 
 /// Separates the parts of a value; names have no such character.
 const BETWEEN: char = '~';
 
-/// Longest value that is looked at: two names of 64 characters, two times and the MAC.
+/// Longest value that is looked at: two names of 64 characters, two times, a move and the MAC.
 const MOST_BYTES: usize = 256;
 
 /// The cookie of a service's pins.
@@ -48,6 +53,8 @@ pub enum Said<'a> {
         began: u32,
         /// When the cookie was made.
         renewed: u32,
+        /// The last move that it is the result of; 0 if there was none.
+        known: u64,
     },
 }
 
@@ -78,8 +85,14 @@ impl PinCookie {
         let (text, mac) = value.rsplit_once(BETWEEN)?;
         let mut parts = text.split(BETWEEN);
         let mut next = || parts.next();
-        let (form, id, began, renewed, version) = (next()?, next()?, next()?, next()?, next()?);
-        if form != FORM || next().is_some() {
+        let (form, id, began, renewed) = (next()?, next()?, next()?, next()?);
+        let known = match form {
+            FORM => "0",
+            MOVED_FORM => next()?,
+            _ => return None,
+        };
+        let version = next()?;
+        if next().is_some() {
             return None;
         }
         let (_, key) = self.keys.iter().find(|(known, _)| **known == *id)?;
@@ -87,7 +100,7 @@ impl PinCookie {
         // Compares in constant time.
         hmac::verify(key, self.signed(text).as_bytes(), &mac).ok()?;
         let (began, renewed) = (began.parse().ok()?, renewed.parse().ok()?);
-        Some(Said::Pinned { version, began, renewed })
+        Some(Said::Pinned { version, began, renewed, known: known.parse().ok()? })
     }
 
     fn signed(&self, text: &str) -> String {
@@ -95,12 +108,22 @@ impl PinCookie {
     }
 
     /// The field that gives a client the pin `pin` to `version`, with its name and the end of its line; `None`
-    /// without a key. The client keeps it for `seconds`.
-    pub fn line(&self, version: &str, pin: Pin, seconds: u32, is_secure: bool) -> Option<String> {
+    /// without a key. `known` is the last move that the version is the result of, 0 if there was none. The client
+    /// keeps it for `seconds`.
+    pub fn line(
+        &self,
+        version: &str,
+        pin: Pin,
+        known: u64,
+        seconds: u32,
+        is_secure: bool,
+    ) -> Option<String> {
         let (id, key) = self.keys.first()?;
         let Pin { began, used, .. } = pin;
-        let text = [FORM, id, &began.to_string(), &used.to_string(), version];
-        let text = text.join(&BETWEEN.to_string());
+        let text = match known {
+            0 => format!("{FORM}~{id}~{began}~{used}~{version}"),
+            _ => format!("{MOVED_FORM}~{id}~{began}~{used}~{known}~{version}"),
+        };
         let mac = hmac::sign(key, self.signed(&text).as_bytes());
         let value = format!("{text}{BETWEEN}{}", URL_SAFE_NO_PAD.encode(mac));
         Some(self.field(&value, seconds, is_secure))
@@ -190,7 +213,7 @@ mod tests {
     }
 
     /// What `reader` reads of a request with `value`.
-    fn read(reader: &PinCookie, value: &str) -> Option<(String, u32, u32)> {
+    fn read(reader: &PinCookie, value: &str) -> Option<(String, u32, u32, u64)> {
         let field = format!("a=b; tg-pin={value}");
         let headers = [Header { name: "Cookie", value: field.as_bytes() }];
         let request = RequestView {
@@ -204,7 +227,9 @@ mod tests {
             claims: None,
         };
         match reader.read(&request) {
-            Said::Pinned { version, began, renewed } => Some((version.to_owned(), began, renewed)),
+            Said::Pinned { version, began, renewed, known } => {
+                Some((version.to_owned(), began, renewed, known))
+            }
             Said::Forged => None,
             Said::Nothing => panic!("there is one"),
         }
@@ -213,21 +238,24 @@ mod tests {
     #[test]
     fn a_cookie_is_read_as_it_was_signed_also_after_the_keys_have_rotated() {
         let old = cookie("wallet", &[OLD]);
-        let line = old.line("v4.1-a", PIN, 7_200, false).expect("a key");
+        let line = old.line("v4.1-a", PIN, 0, 7_200, false).expect("a key");
         assert!(line.ends_with("; Path=/; Max-Age=7200; HttpOnly; SameSite=Lax\r\n"), "{line}");
         assert!(
-            old.line("v1", PIN, 1, true).expect("a key").ends_with("; SameSite=Lax; Secure\r\n")
+            old.line("v1", PIN, 0, 1, true).expect("a key").ends_with("; SameSite=Lax; Secure\r\n")
         );
         let signed = value(&line);
-        let expected = Some(("v4.1-a".to_owned(), 1_000, 1_200));
+        let expected = Some(("v4.1-a".to_owned(), 1_000, 1_200, 0));
         assert_eq!(read(&old, &signed), expected);
+        let moved = value(&old.line("v4.1-a", PIN, u64::MAX, 7_200, false).expect("a key"));
+        assert!(moved.starts_with("2~k1~1000~1200~18446744073709551615~v4.1-a~"), "{moved}");
+        assert_eq!(read(&old, &moved), Some(("v4.1-a".to_owned(), 1_000, 1_200, u64::MAX)));
         let both = cookie("wallet", &[NEW, OLD]);
         assert_eq!(read(&both, &signed), expected);
-        let new = value(&both.line("v42", PIN, 7_200, false).expect("a key"));
+        let new = value(&both.line("v42", PIN, 0, 7_200, false).expect("a key"));
         assert!(new.starts_with("1~k2~1000~1200~v42~"), "{new}");
         assert_eq!((read(&old, &new), read(&cookie("wallet", &[NEW]), &signed)), (None, None));
         assert_eq!(read(&cookie("other", &[NEW, OLD]), &signed), None, "of another service");
-        assert!(cookie("wallet", &[("k1", "")]).line("v1", PIN, 1, false).is_none());
+        assert!(cookie("wallet", &[("k1", "")]).line("v1", PIN, 0, 1, false).is_none());
     }
 
     #[test]
@@ -257,9 +285,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_changes_a_cookie_has_none(at in 0usize..90, to in "[ -:<-~]", other in "\\PC{0,80}") {
+        fn whoever_changes_a_cookie_has_none(at in 0usize..90, to in "[ -:<-~]", other in "\\PC{0,80}", known in 0u64..2) {
             let cookie = cookie("wallet", &[OLD, NEW]);
-            let good = value(&cookie.line("v41", PIN, 60, false).expect("a key"));
+            let good = value(&cookie.line("v41", PIN, known, 60, false).expect("a key"));
             let mut bytes = good.clone().into_bytes();
             if let Some(byte) = bytes.get_mut(at) {
                 *byte = to.as_bytes()[0];

@@ -165,7 +165,74 @@ fn happens() -> impl Strategy<Value = Happens> {
     ]
 }
 
+/// Regression: a pin that began after a move, in the same second, was moved too; and a cookie that was made anew
+/// was moved once more by moves that it was the result of.
+#[test]
+fn a_cookie_is_moved_by_later_moves_only() {
+    let one = |from: &str, to: &str, order| {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        PinMove { from, to, before: 1_000, order }
+    };
+    let moves = [one("a", "b", 1_000), one("c", "a", 1_001)];
+    assert_eq!(after_moves(&moves, "a", 1_000, 0), "b");
+    assert_eq!(after_moves(&moves, "a", 1_000, 1_000), "a", "it began after the first move");
+    assert_eq!(after_moves(&moves, "c", 1_000, 0), "a");
+    assert_eq!(after_moves(&moves, "a", 1_000, 1_001), "a", "made anew after both");
+    assert_eq!(after_moves(&moves, "a", 1_001, 0), "a", "it began later");
+}
+
+/// What happens to a pin in a cookie and to one in the table: time passes, it is moved, it is used.
+#[derive(Debug, Clone)]
+enum Turn {
+    Passes(u32),
+    Moves(usize, usize),
+    Uses { renews: bool },
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        (0u32..2).prop_map(Turn::Passes),
+        (0..VERSIONS, 0..VERSIONS).prop_map(|(from, to)| Turn::Moves(from, to)),
+        any::<bool>().prop_map(|renews| Turn::Uses { renews }),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn a_cookie_follows_the_same_moves_as_a_pin_of_the_table(
+        earlier in prop::collection::vec(turn(), 0..10),
+        later in prop::collection::vec(turn(), 1..40),
+        begins in 0..VERSIONS,
+    ) {
+        let names = ["a", "b", "c"];
+        let (mut now, mut moves): (u32, Vec<PinMove>) = (1_000, Vec::new());
+        let (mut began, mut table, mut cookie) = (now, names[begins], (names[begins], 0));
+        let first = earlier.len();
+        for (n, turn) in earlier.into_iter().chain(later).enumerate() {
+            if n == first {
+                let known = moves.last().map_or(0, |last| last.order);
+                (began, table, cookie) = (now, names[begins], (names[begins], known));
+            }
+            match turn {
+                Turn::Passes(seconds) => now += seconds,
+                Turn::Moves(from, to) => {
+                    let order = moves.last().map_or(1, |last| last.order + 1).max(now.into());
+                    let (from, to) = (names[from], names[to]);
+                    moves.push(PinMove { from: from.into(), to: to.into(), before: now, order });
+                    table = if table == from { to } else { table };
+                }
+                Turn::Uses { renews } => {
+                    let after = after_moves(&moves, cookie.0, began, cookie.1).to_owned();
+                    prop_assert_eq!(&*after, table);
+                    if renews || after != cookie.0 {
+                        cookie = (table, moves.last().map_or(0, |last| last.order));
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(after_moves(&moves, cookie.0, began, cookie.1), table);
+    }
+
     /// What begins on a version ends on it whatever weights do, unless the version was ejected or lost, somebody
     /// forced it, or one of its times passed.
     #[test]
