@@ -64,7 +64,9 @@ impl Run {
         }
         if !self.state.progress.begun {
             return Err(rule(match self.state.by_hand {
-                true => "weights were set by hand, so the step begins anew once the rollout is resumed; resume it, or abort it",
+                true => {
+                    "weights were set by hand, so the step begins anew once the rollout is resumed; resume it, or abort it"
+                }
                 false => "the step has not begun; wait until its weight is set",
             }));
         }
