@@ -152,16 +152,24 @@ fn why_forgotten(
 ) -> Option<(String, String)> {
     let label = route.label();
     let scope = before.scope(&label);
-    let has_keys = |now: &&Route| {
+    let has_keys = |now: &Route| {
         let keys = now.idempotency.as_ref().map(|keys| keys.scope(&now.label()) == scope);
         now.service == route.service && keys == Some(true)
+    };
+    let namesake = new.routes.iter().find(|now| now.label() == label);
+    // Of a route with another name, one that shared the keys before has had requests of its own.
+    let shared =
+        |now: &Route| old.routes.iter().any(|was| was.label() == now.label() && has_keys(was));
+    let heir = match namesake {
+        Some(now) => Some(now).filter(|now| has_keys(now)),
+        None => new.routes.iter().find(|now| has_keys(now) && !shared(now)),
     };
     let name = format!(
         "to keep them, write `idempotency: {{ name: \"{scope}\" }}` at the route of `{}` that has its requests now",
         route.service
     );
-    let Some(now) = new.routes.iter().find(has_keys) else {
-        return Some(match new.routes.iter().find(|now| now.label() == label) {
+    let Some(now) = heir else {
+        return Some(match namesake {
             None => ("is gone, or has another name".to_owned(), name),
             Some(now) if now.service != route.service => (
                 format!("leads to `{}` instead of `{}`", now.service, route.service),
@@ -265,6 +273,33 @@ mod tests {
         assert_eq!(why(&file("a", player, named, "stake")), []);
         let by = ", idempotency: { by: \"header:x-p\" }";
         assert_eq!(why(&file("a", "\"cookie:p\"", by, "bet")), []);
+        // Each of two routes that share keys is looked at by itself.
+        let two = |bet: &str, stake: &str| {
+            let route = |name: &str, keys: &str| {
+                format!("name: {name}, match: {{ path: /{name} }}, service: a{keys}")
+            };
+            let second = format!("{} }}, {{ {}", route("bet", bet), route("stake", stake));
+            let text = format!(
+                "listen: [ {{ address: 127.0.0.1:0 }} ]\nservices: {{ a: {{ baseline: v1, versions: {{ v1: {{ endpoints: [ \
+                 127.0.0.1:1 ] }} }}, cohort: {{ key: [ {player} ] }} }} }}\nroutes: [ {{ {second} }} ]\nstate: /tmp/x"
+            );
+            crate::config::parse(&text).expect("a good file")
+        };
+        let (named, own) =
+            (", idempotency: { name: bet }", ", idempotency: { name: bet, by: \"cookie:p\" }");
+        let shared = two(named, named);
+        let of = |old: &Config, new: &Config| forgotten(old, new, &registry);
+        for (new, which) in [
+            (two(named, ", idempotency: { name: stake }"), "route `stake` has another"),
+            (two(", idempotency: {}", own), "route `stake` tells players apart"),
+            (two(", idempotency: { name: other }", named), "route `bet` has another"),
+            (file("a", player, named, "bet"), "route `stake` is gone"),
+        ] {
+            let told = of(&shared, &new);
+            assert!(told.len() == 1 && told[0].1.starts_with(which), "{which}: {told:?}");
+        }
+        let (different, later) = (two(named, own), two(", idempotency: {}", own));
+        assert_eq!(of(&different, &later), [], "each has its own players, before as after");
         // Also once nothing has the table any more.
         drop(table);
         registry.forget_unused();
