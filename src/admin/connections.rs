@@ -77,6 +77,9 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Place>);
 
+/// See [`Place::wait`].
+pub(super) struct Unknown(Arc<Place>);
+
 impl Connections {
     /// Returns a place for a connection of `address`, and a receiver that closes when the
     /// connection must be closed. `None` if all others have a request in progress.
@@ -133,6 +136,13 @@ impl Place {
         Busy(Arc::clone(self))
     }
 
+    /// Records, until the result is dropped, that the request in progress waits for a body of which nobody knows yet who
+    /// sends it: meanwhile its connection can be closed as one that waits for a request can.
+    pub(super) fn wait(self: &Arc<Self>) -> Unknown {
+        self.change(|caller, now| (caller.is_busy, caller.since) = (false, now));
+        Unknown(Arc::clone(self))
+    }
+
     /// Records that the caller sent a valid token.
     pub(super) fn know(&self) {
         self.change(|caller, _| caller.is_known = true);
@@ -159,6 +169,12 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.connections.open().callers.remove(&self.number);
+    }
+}
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        self.0.change(|caller, _| caller.is_busy = true);
     }
 }
 

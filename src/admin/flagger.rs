@@ -7,13 +7,13 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
     body::Body,
-    error_handling::HandleErrorLayer,
     extract::{ConnectInfo, Path, State},
     http::{
         Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri,
@@ -24,20 +24,17 @@ use axum::{
 };
 use indexmap::IndexMap;
 use serde::Deserialize;
-use tower::{ServiceBuilder, limit::GlobalConcurrencyLimitLayer};
+use tokio::time::timeout;
 
-use super::{Problem, auth, body, bounds, model::each_once, server::Subject};
+use super::{Problem, auth, body, connections::Place, model::each_once, server::Subject};
 use crate::{
     analysis::Answer,
     control::{Controller, controller::GateReport, tasks::ControlPlane},
     snapshot::Service,
 };
 
-/// Concurrent calls. They have places of their own, since a call is read before its token is known.
-const CALLS: usize = 16;
-
-/// Longest time of a call; Flagger waits 10 s.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time of a body; Flagger waits 10 s.
+const BODY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Kinds of webhooks: those that let a canary go on.
 const GATES: [&str; 5] =
@@ -61,15 +58,7 @@ struct Call {
 }
 
 pub(super) fn hooks(plane: ControlPlane) -> Router {
-    let bounds = ServiceBuilder::new()
-        .layer(HandleErrorLayer::new(|error| bounds::problem(error, CALLS, CALL_TIMEOUT)))
-        .load_shed()
-        .layer(GlobalConcurrencyLimitLayer::new(CALLS))
-        .timeout(CALL_TIMEOUT);
-    Router::new()
-        .route("/v1/hooks/flagger/{service}/{kind}", post(hook))
-        .layer(bounds)
-        .with_state(plane)
+    Router::new().route("/v1/hooks/flagger/{service}/{kind}", post(hook)).with_state(plane)
 }
 
 async fn hook(
@@ -101,7 +90,16 @@ async fn hook(
     if !is_in_body {
         admit(&headers)?;
     }
-    let call: Call = body::json(&headers, body).await?;
+    // A call takes no place that others may need: it is decided at once, and until its body is here its connection can be
+    // closed for another one.
+    let place = extensions.get::<Arc<Place>>().filter(|_| is_in_body);
+    let waits = place.map(Place::wait);
+    let read = timeout(BODY_WITHIN, body::json(&headers, body)).await;
+    drop(waits);
+    let call: Call = read.map_err(|_| {
+        let detail = format!("the body did not arrive within {} s", BODY_WITHIN.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    })??;
     if let (true, Some(token)) = (is_in_body, call.metadata.get("token")) {
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
             let detail = "the token has characters that no token has";

@@ -117,6 +117,7 @@ async fn converse(
     let service = service_fn(move |mut request: Request<Incoming>| {
         let busy = place.begin();
         request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(Arc::clone(&place));
         if let Some(subject) = &subject {
             request.extensions_mut().insert(subject.clone());
         }

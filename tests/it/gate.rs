@@ -205,4 +205,18 @@ fn flagger_shows_its_token_in_the_metadata() {
         assert!(text.contains(what) && text.contains("metadata: { token: TOKEN }"), "{text}");
     }
     assert_eq!(split.flagger("rollout", json!({ "token": secret })).0, 200);
+    // Regression: sixteen strangers whose bodies did not come took all places, and Flagger got 503.
+    let strangers: Vec<Client> = (0..300)
+        .map(|_| {
+            let mut stranger = split.proxy.admin();
+            stranger.send(
+                "POST /v1/hooks/flagger/game-api/rollout HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n",
+            );
+            stranger
+        })
+        .collect();
+    assert_eq!(split.flagger("rollout", json!({ "token": secret })).0, 200);
+    let health = split.proxy.admin().get("/healthz").host("localhost").send();
+    assert_eq!(health.status, 200, "nor is a probe locked out");
+    drop(strangers);
 }
