@@ -157,6 +157,7 @@ fn no_callback_is_lost_while_modes_come_and_go() {
     let stage = Stage::new(|builder| holding(builder.workers(3), "queue: 8, deadline: 2s"));
     let (address, sent) = (stage.proxy().address, AtomicU64::new(0));
     let done = AtomicBool::new(false);
+    stage.read_only();
     thread::scope(|scope| {
         let callers: Vec<_> = (0..12)
             .map(|caller| {
@@ -181,10 +182,10 @@ fn no_callback_is_lost_while_modes_come_and_go() {
             .collect();
         let toggling = scope.spawn(|| {
             while !done.load(SeqCst) {
-                stage.read_only();
                 thread::sleep(Duration::from_millis(30));
                 stage.normal();
                 thread::sleep(Duration::from_millis(5));
+                stage.read_only();
             }
         });
         callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
