@@ -35,8 +35,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Pause between two looks at versions that are kept until an endpoint has answered.
 const ANSWER_PAUSE: Duration = Duration::from_millis(10);
 
-/// How long a verdict waits for the answers of endpoints that nobody has asked.
+/// How long a verdict waits at least for the answers of endpoints that nobody has asked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// How much longer than a probe may take it waits.
+const ANSWER_LATE: Duration = Duration::from_secs(1);
 
 /// A version that is worse, and stays since nothing else serves.
 #[derive(Debug)]
@@ -118,7 +121,7 @@ impl Controller {
             return;
         }
         let acts = kept.suspect.mode == Mode::Act || self.has_way_back(&kept.suspect);
-        let has_waited = now.saturating_sub(kept.since) >= ANSWER_WITHIN;
+        let has_waited = now.saturating_sub(kept.since) >= self.answers_within(service);
         let why = self.why_kept(&kept.suspect, None);
         match why.filter(|why| kept.told || !why.is_unsure || !has_waited) {
             _ if !acts => self.act(Found::Worse(Box::new(kept.suspect)), now),
@@ -246,6 +249,12 @@ impl Controller {
         let heirs: Vec<Vitals<'_>> = heirs.map(|heir| self.vitals(known, heir)).collect();
         let is_unsure = heirs.iter().any(Vitals::may_work);
         living::kept(&own, &heirs).map(|text| Why { text, is_unsure })
+    }
+
+    /// How long a verdict on a version of `service` waits for answers: a probe takes as long as its time-out.
+    fn answers_within(&self, service: &str) -> Duration {
+        let timeout = self.snapshot().service(service).map(|of| of.health.timeout);
+        ANSWER_WITHIN.max(timeout.unwrap_or_default() + ANSWER_LATE)
     }
 
     /// What is known of `version`, whose requests fail at least as often as `failing` says. It has players, who ask it.

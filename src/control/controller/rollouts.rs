@@ -203,7 +203,8 @@ impl Controller {
                     .then(|| self.way_back(service, weights))
                     .flatten();
                 let event = back.map(|event| (service.clone(), event, at));
-                let by_hand = || self.by_hand(service, (state, config), by, at);
+                let by_hand =
+                    || by_hand(self.live_or_kept(service, state)?, (state, config), by, at);
                 event.or_else(by_hand).into_iter().collect()
             }
             Change::VersionEjected { service, version, ejection } if has_one(service) => {
@@ -214,16 +215,23 @@ impl Controller {
                 let version = version.clone();
                 vec![(service.clone(), Event::Reinstated { version }, SystemTime::now())]
             }
-            Change::FileTaken { at, .. } => self.by_file((state, config), *at),
-            Change::Resumed(_) => self.by_file((state, config), SystemTime::now()),
+            Change::FileTaken { at, .. } => {
+                self.by_file((state, config), |service| self.live_or_kept(service, state), *at)
+            }
+            // What lives here is older than the state, and its weights may be those of a step before.
+            Change::Resumed(_) => {
+                let kept = |service: &str| state.rollouts().get(service).map(|kept| &***kept);
+                self.by_file((state, config), kept, SystemTime::now())
+            }
             _ => Vec::new(),
         }
     }
 
     /// What another file is for all rollouts: its versions, and its weights where these are others.
-    fn by_file(
+    fn by_file<'a>(
         &self,
         (state, config): (&ControlState, &Config),
+        rollout: impl Fn(&str) -> Option<&'a Rollout>,
         at: SystemTime,
     ) -> Vec<(String, Event, SystemTime)> {
         let each = state.rollouts().keys().flat_map(|service| {
@@ -234,7 +242,9 @@ impl Controller {
             let heirs = known.map(|known| heirs_in(service, known, state)).unwrap_or_default();
             let event = Event::Reloaded { versions, heirs, second_person };
             let event = (service.clone(), event, at);
-            [Some(event), self.by_hand(service, (state, config), "the file", at)]
+            let by_hand = rollout(service)
+                .and_then(|rollout| by_hand(rollout, (state, config), "the file", at));
+            [Some(event), by_hand]
         });
         each.flatten().collect()
     }
@@ -256,26 +266,30 @@ impl Controller {
         state: &ControlState,
     ) -> Option<(String, Phase)> {
         let rollout = &self.rollouts.get(service)?.rollout;
-        self.by_hand(service, (state, &self.config), "", SystemTime::UNIX_EPOCH)?;
+        by_hand(rollout, (state, &self.config), "", SystemTime::UNIX_EPOCH)?;
         rollout.phase.after_weights_by_hand().map(|phase| (rollout.to.clone(), phase))
     }
 
-    /// That somebody set the weights of `service`, if they are not those of its rollout. What versions had that are not
-    /// in the file is not set by hand.
-    fn by_hand(
-        &self,
-        service: &str,
-        (state, config): (&ControlState, &Config),
-        by: &str,
-        at: SystemTime,
-    ) -> Option<(String, Event, SystemTime)> {
-        let weights = split_of(service, state, config)?;
+    /// The rollout of `service` as of its last tick, or else as `state` has it.
+    fn live_or_kept<'a>(&'a self, service: &str, state: &'a ControlState) -> Option<&'a Rollout> {
         let live = self.rollouts.get(service).map(|live| &*live.rollout);
-        let rollout = live.or_else(|| state.rollouts().get(service).map(|kept| &***kept))?;
-        let event = Event::WeightsByHand { weights: weights.clone(), by: by.to_owned() };
-        let own = under_file((service, config.services.get(service)?), &rollout.weights, state);
-        (!is_same_split(&own, &weights)).then(|| (service.to_owned(), event, at))
+        live.or_else(|| state.rollouts().get(service).map(|kept| &***kept))
     }
+}
+
+/// That somebody set the weights of the service of `rollout`, if they are not those of the rollout. What versions had that
+/// are not in the file is not set by hand.
+fn by_hand(
+    rollout: &Rollout,
+    (state, config): (&ControlState, &Config),
+    by: &str,
+    at: SystemTime,
+) -> Option<(String, Event, SystemTime)> {
+    let service = &rollout.service;
+    let weights = split_of(service, state, config)?;
+    let event = Event::WeightsByHand { weights: weights.clone(), by: by.to_owned() };
+    let own = under_file((service, config.services.get(service)?), &rollout.weights, state);
+    (!is_same_split(&own, &weights)).then(|| (service.clone(), event, at))
 }
 
 /// What `event` makes of the rollout `base`.

@@ -257,6 +257,28 @@ fn no_step_is_taken_after_a_handover() {
     }
 }
 
+/// Regression: the state is handed over twice, and a step that was taken in between was said to be weights of the file: the
+/// rollout was paused, and a way back aborted.
+#[test]
+fn a_step_between_the_two_times_that_the_state_is_handed_over_is_the_rollouts() {
+    let (old, new) = (Stage::start(&[]), Stage::start(&[]));
+    let part = (1..50).map(|n| json!({ "weight": format!("{n}%"), "for": "1ms" }));
+    let steps: Vec<Value> = part.chain([json!({ "weight": "100%", "for": "1h" })]).collect();
+    old.begin(&json!(steps));
+    old.until("growing");
+    let (from, to) = (old.proxy.app().observatory(), new.proxy.app().observatory());
+    let step = || from.controller().rollout("game-api").expect("a rollout").rollout.step;
+    let first = from.controller().carried();
+    let before = step();
+    eventually("it goes on", || step() > before);
+    let second = from.controller().hand_over();
+    let mut controller = to.controller();
+    controller.inherit(first);
+    controller.inherit(second);
+    let rollout = controller.rollout("game-api").expect("a rollout").rollout.clone();
+    assert_eq!((rollout.phase.label(), rollout.step), ("growing", step()), "{}", rollout.cause);
+}
+
 /// Regression: the entry of the start after a kill said that the split before the rollout had been in force.
 #[test]
 fn the_entry_of_a_start_after_a_kill_says_what_was_in_force() {
